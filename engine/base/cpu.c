@@ -1,0 +1,56 @@
+#include "cpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+
+static const char *const names[PL_N_ISAS] = {"plain", "avx2", "avx512"};
+
+const char *pl_isa_name(pl_isa isa) {
+    return names[isa];
+}
+
+#if defined(__x86_64__)
+bool pl_cpu_supports(pl_isa isa) {
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                __builtin_cpu_supports("f16c");
+    switch (isa) {
+    case PL_ISA_AVX2:
+        return avx2;
+    case PL_ISA_AVX512:
+        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    default:
+        return isa == PL_ISA_PLAIN;
+    }
+}
+
+bool pl_cpu_has_vnni(void) {
+    return pl_cpu_supports(PL_ISA_AVX512) && __builtin_cpu_supports("avx512vnni");
+}
+#else
+bool pl_cpu_supports(pl_isa isa) {
+    return isa == PL_ISA_PLAIN;
+}
+
+bool pl_cpu_has_vnni(void) {
+    return false;
+}
+#endif
+
+pl_status pl_cpu_choose(pl_isa *isa, pl_error *err) {
+    const char *wanted = getenv("PERILUNE_CPU");
+    for (int i = PL_N_ISAS - 1; i >= 0; i--) {
+        pl_isa candidate = (pl_isa)i;
+        if (wanted ? strcmp(wanted, names[i]) == 0 : pl_cpu_supports(candidate)) {
+            if (!pl_cpu_supports(candidate)) {
+                return pl_fail(err, PL_ERR_ARGUMENT,
+                               "PERILUNE_CPU=%s: this processor does not support it", wanted);
+            }
+            *isa = candidate;
+            return PL_OK;
+        }
+    }
+    return pl_fail(err, PL_ERR_ARGUMENT, "PERILUNE_CPU=%s: expected plain, avx2 or avx512", wanted);
+}

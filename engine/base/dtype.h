@@ -1,0 +1,44 @@
+/* Element types. Quantised types store a row as blocks of a fixed number of elements.
+ *
+ * The order within a block, and the meaning of each byte, is GGUF's; see kernels/blocks.h. */
+#ifndef PL_BASE_DTYPE_H
+#define PL_BASE_DTYPE_H
+
+#include "../perilune.h"
+
+typedef enum pl_dtype {
+    PL_F32,
+    PL_F16,
+    PL_BF16,
+    PL_I32,
+    PL_I64,
+    PL_Q4_0,
+    PL_Q4_1,
+    PL_Q5_0,
+    PL_Q5_1,
+    PL_Q8_0,
+    PL_Q2_K,
+    PL_Q3_K,
+    PL_Q4_K,
+    PL_Q5_K,
+    PL_Q6_K,
+    PL_N_DTYPES
+} pl_dtype;
+
+typedef struct pl_dtype_info {
+    const char *name;      /* "f32", "q4_k", ...: llama.cpp's names in lower case */
+    size_t block_elements; /* 1 for plain types */
+    size_t block_bytes;
+    bool quantised;
+} pl_dtype_info;
+
+/* dtype must be in range. Static storage. */
+const pl_dtype_info *pl_dtype_get(pl_dtype dtype);
+
+/* The type with this name, in any case; false when there is none. */
+bool pl_dtype_find(const char *name, pl_dtype *dtype);
+
+/* Bytes of a row of n elements; false when n is no multiple of the block or it overflows. */
+bool pl_dtype_row_bytes(pl_dtype dtype, size_t n, size_t *bytes);
+
+#endif
