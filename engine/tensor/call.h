@@ -1,0 +1,43 @@
+/* The surroundings of an operation: kernels, threads, memory for outputs, the place for errors.
+ *
+ * An operation is
+ *     pl_status pl_op_NAME(pl_call *c, pl_tensor *out, const pl_tensor *in, ...);
+ * It checks its inputs, asks pl_call_tensor for its output, and computes. On failure it returns
+ * the status, c->err holds the message, and *out is empty. Operations know nothing of models,
+ * hooks or Lua.
+ *
+ * Two kinds of calls share every operation:
+ *   a forward pass     arena set: outputs are borrowed (storage NULL), die with the arena's reset,
+ *                      and cost no malloc once the arena is warm
+ *   Lua's arithmetic   arena NULL: outputs are owned (counted storage) */
+#ifndef PL_TENSOR_CALL_H
+#define PL_TENSOR_CALL_H
+
+#include "../base/arena.h"
+#include "../kernels/kernels.h"
+#include "tensor.h"
+
+typedef struct pl_call {
+    const pl_kernels *kernels;
+    int n_threads;
+    pl_arena *arena; /* NULL: outputs are owned */
+    pl_error err;
+} pl_call;
+
+/* Calls with owned outputs, the kernels of this processor. */
+pl_status pl_call_init(pl_call *c, int n_threads, pl_error *err);
+
+/* A contiguous output, not cleared. Errors as pl_tensor_new, in c->err. */
+pl_status pl_call_tensor(pl_call *c, pl_tensor *out, pl_dtype dtype, int n_dims,
+                         const int64_t *shape);
+
+/* Scratch that is gone when the operation returns: freed by pl_call_scratch_end with the mark that
+ * pl_call_scratch_begin gave, in an arena or not. NULL when memory is short (c->err is set). */
+typedef struct pl_scratch {
+    pl_arena_mark mark;
+    void *heap;
+} pl_scratch;
+void *pl_call_scratch_begin(pl_call *c, pl_scratch *scratch, size_t bytes);
+void pl_call_scratch_end(pl_call *c, pl_scratch *scratch);
+
+#endif
