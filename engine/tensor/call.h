@@ -20,7 +20,9 @@
 typedef struct pl_call {
     const pl_kernels *kernels;
     int n_threads;
-    pl_arena *arena; /* NULL: outputs are owned */
+    bool exact;            /* quantised weights meet float32 activations, not rounded ones */
+    pl_arena *arena;       /* NULL: outputs are owned */
+    uint64_t weight_bytes; /* weights read by linear maps so far */
     pl_error err;
 } pl_call;
 

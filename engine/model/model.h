@@ -1,0 +1,53 @@
+/* A model: its description, weights and tokenizer. Immutable once loaded, mapped from its file,
+ * shared by any number of sessions and threads. */
+#ifndef PL_MODEL_MODEL_H
+#define PL_MODEL_MODEL_H
+
+#include "../text/tokenizer.h"
+#include "weights.h"
+
+/* One named weight, for inspection and export. */
+typedef struct pl_named_weight {
+    char name[64];    /* GGUF's name: "blk.3.attn_q.weight" */
+    pl_tensor tensor; /* [n_out, n_in]; a transposed matrix is shown with swapped strides */
+} pl_named_weight;
+
+struct pl_model {
+    pl_config config;
+    pl_weights weights;
+    pl_tokenizer *tokenizer;  /* NULL when the file has none */
+    char *path;               /* where it came from, NULL for a random one */
+    char *name;               /* general.name, the directory's name, or the family's */
+    size_t weight_bytes;      /* of all weights, each tensor once */
+    double *rope_frequencies; /* [rope_dims / 2], radians per position */
+    void *file;               /* the weights file that the views point into, or NULL */
+    void *memory;             /* owned weights of a random model, or NULL */
+    int refs;                 /* sessions hold the model too */
+};
+typedef struct pl_model pl_model;
+
+/* Loads what a user names: a .gguf or .safetensors path, a directory in Hugging Face's layout, or
+ * a hub id found in the local cache. Errors name file, field, value and what was expected. */
+pl_status pl_model_load(pl_model **model, const char *name, pl_error *err);
+
+/* A model with random weights (normal-like, standard deviation `std`, gains near 1) of the given
+ * type; quantised types get random blocks of that scale. config is checked and completed. */
+pl_status pl_model_new_random(pl_model **model, const pl_config *config, pl_dtype dtype,
+                              uint64_t seed, float std, pl_error *err);
+
+/* Another owner; every owner calls pl_model_free. */
+pl_model *pl_model_retain(pl_model *model);
+void pl_model_free(pl_model *model);
+
+/* Number of distinct weight tensors, and the i-th of them. */
+size_t pl_model_n_weights(const pl_model *model);
+void pl_model_weight(const pl_model *model, size_t i, pl_named_weight *out);
+
+/* Number of parameters (elements of all weights, a tied matrix once). */
+int64_t pl_model_n_params(const pl_model *model);
+
+/* The first weight that holds NaN or infinity, described in text ("blk.0.attn_q.weight [3, 7] is
+ * nan"); false when all are finite. Reads every weight. */
+bool pl_model_find_bad_weight(const pl_model *model, char *text, size_t text_size);
+
+#endif
