@@ -2,10 +2,11 @@
  *
  * A block, with the norm slots that a description may fill (an empty slot is the identity):
  *
- *     resid_pre ─┬─ [before] ─ attention ─ [after sublayer] ─ + ─ [after add] ─ resid_mid
- *                └───────────────────────────────────────────┘
- *     resid_mid ─┬─ [before] ─ mlp ─────── [after sublayer] ─ + ─ [after add] ─ resid_post
- *                └───────────────────────────────────────────┘
+ *     resid_pre ─┬─ [before] ─ attention ─ [after sublayer] ─ + ─ resid_mid ─ [after add] ─┐
+ *                └────────────────────────────────────────────┘                            │
+ *     ┌────────────────────────────────────────────────────────────────────────────────────┘
+ *     └──────────┬─ [before] ─ mlp ─────── [after sublayer] ─ + ─ resid_post ─ [after add] ─
+ *                └────────────────────────────────────────────┘
  *
  * parallel: the mlp reads resid_pre too, and both results are added at once.
  * GPT-2, Llama fill `before`; GPT-1 and BERT fill `after add`. */

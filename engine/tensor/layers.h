@@ -11,11 +11,11 @@
 typedef struct pl_linear {
     pl_tensor w;     /* [n_out, n_in], any float or quantised type */
     bool transposed; /* w is stored as [n_in, n_out] (Conv1D); plain float types only */
-    pl_tensor b;     /* [n_out] float type, or absent (data NULL) */
+    pl_tensor b;     /* [n_out] F32, or absent (data NULL) */
 } pl_linear;
 
 typedef struct pl_norm_weights {
-    pl_tensor gain, bias; /* [width] float types; bias may be absent */
+    pl_tensor gain, bias; /* [width] F32; bias may be absent */
 } pl_norm_weights;
 
 int64_t pl_linear_n_out(const pl_linear *linear);
@@ -30,24 +30,29 @@ pl_status pl_op_embed(pl_call *c, pl_tensor *out, const pl_tensor *table, const 
 pl_status pl_op_layer_norm_stats(pl_call *c, pl_tensor *stats, const pl_tensor *x, float eps);
 pl_status pl_op_rms_norm_stats(pl_call *c, pl_tensor *stats, const pl_tensor *x, float eps);
 pl_status pl_op_normalize(pl_call *c, pl_tensor *out, const pl_tensor *x, const pl_tensor *stats,
-                          const pl_norm_weights *weights);
+                          const pl_norm_weights *weights); /* out may be x */
 
 /* Several linear maps of the same x in one go: outs[i] = x Wᵢᵀ + bᵢ, each [n_rows, n_out_i].
- * Quantised weights take x rounded to int8 blocks, unless c->exact. */
+ * Quantised weights take x rounded to int8 blocks, unless c->exact. An out whose data is set
+ * (contiguous rows of the right shape) is written there, else it is made. Needs a call with an
+ * arena, which keeps the rounded activations. */
 pl_status pl_op_linear(pl_call *c, pl_tensor *outs, const pl_tensor *x,
                        const pl_linear *const *linears, int n_linears);
 
-/* Rotates the first rope_dims of every head of x [n_rows, n_heads, d_head], in place; row r by
- * positions[r]. frequencies [rope_dims / 2]: radians per position of each pair. */
-pl_status pl_op_rotate(pl_call *c, pl_tensor *x, const int32_t *positions,
-                       const double *frequencies, int64_t rope_dims, bool half);
+/* Cosines and sines of every rotation, out [2, n_rows, n_pairs]: of positions[r] * frequencies[i],
+ * worked out in float64. frequencies [n_pairs]: radians per position. */
+pl_status pl_op_rotations(pl_call *c, pl_tensor *out, const int32_t *positions, int64_t n_rows,
+                          const double *frequencies, int64_t n_pairs);
+
+/* Rotates the first 2 n_pairs elements of every head of x [n_rows, n_heads, d_head], in place. */
+pl_status pl_op_rotate(pl_call *c, pl_tensor *x, const pl_tensor *rotations, bool half);
 
 /* out = activation(x) or, with a second input, activation(x) * y. */
 pl_status pl_op_activate(pl_call *c, pl_tensor *out, const pl_tensor *x, const pl_tensor *y,
                          pl_activation activation);
 
-/* out = a + b, same shape, float32 rows. */
-pl_status pl_op_add_rows(pl_call *c, pl_tensor *out, const pl_tensor *a, const pl_tensor *b);
+/* x += y, same shape. */
+pl_status pl_op_add_rows_(pl_call *c, pl_tensor *x, const pl_tensor *y);
 
 /* out[i] = x[rows[i]] */
 pl_status pl_op_take_rows(pl_call *c, pl_tensor *out, const pl_tensor *x, const int32_t *rows,

@@ -1,0 +1,230 @@
+/* y = x Wᵀ + b, the operation that reads the weights.
+ *
+ * The output is cut into tiles of TILE_OUT columns by TILE_ROWS rows; a tile is one task. Cutting
+ * changes no bit: every element is one sum in the order that its weight's type prescribes. */
+#include <string.h>
+
+#include "../base/error.h"
+#include "../base/size.h"
+#include "../base/threads.h"
+#include "layers.h"
+
+enum { TILE_ROWS = 64, TILE_OUT = 64, PANEL_ROWS = 16, MAX_LINEARS = 4 };
+
+typedef struct linear_part {
+    const pl_linear *linear;
+    float *out;
+    size_t out_stride;
+    const void *rounded; /* int8 activations for this part's type, or NULL */
+    size_t rounded_row_bytes;
+    size_t first_task, n_out, w_row_bytes;
+} linear_part;
+
+typedef struct linear_job {
+    const pl_call *c;
+    const pl_tensor *x;
+    linear_part parts[MAX_LINEARS];
+    int n_parts;
+    size_t n_rows, n_in, tile_out, n_row_tiles;
+    float *panels; /* [n_threads, PANEL_ROWS, n_in] for exact quantised products */
+} linear_job;
+
+int64_t pl_linear_n_out(const pl_linear *linear) {
+    return linear->w.shape[linear->transposed ? 1 : 0];
+}
+
+int64_t pl_linear_n_in(const pl_linear *linear) {
+    return linear->w.shape[linear->transposed ? 0 : 1];
+}
+
+typedef struct tile {
+    size_t row, n_rows, column, n_out;
+} tile;
+
+static void tile_plain(const linear_job *job, const linear_part *part, tile t) {
+    const pl_kernels *k = job->c->kernels;
+    const pl_tensor *w = &part->linear->w;
+    const float *x = (const float *)job->x->data + t.row * (size_t)job->x->stride[0];
+    float *out = part->out + t.row * part->out_stride + t.column;
+    size_t x_stride = (size_t)job->x->stride[0];
+    if (part->linear->transposed) {
+        const char *first = (const char *)w->data + t.column * pl_dtype_get(w->dtype)->block_bytes;
+        k->tile_transposed(w->dtype, out, part->out_stride, first, part->w_row_bytes, t.n_out, x,
+                           x_stride, t.n_rows, job->n_in);
+        return;
+    }
+    const char *first = (const char *)w->data + t.column * part->w_row_bytes;
+    void (*run)(float *, size_t, const void *, size_t, size_t, const float *, size_t, size_t,
+                size_t) = w->dtype == PL_F32   ? k->tile_f32
+                          : w->dtype == PL_F16 ? k->tile_f16
+                                               : k->tile_bf16;
+    run(out, part->out_stride, first, part->w_row_bytes, t.n_out, x, x_stride, t.n_rows, job->n_in);
+}
+
+static void tile_rounded(const linear_job *job, const linear_part *part, tile t) {
+    const pl_tensor *w = &part->linear->w;
+    const char *x = (const char *)part->rounded + t.row * part->rounded_row_bytes;
+    job->c->kernels->tile_quantised[w->dtype](
+        part->out + t.row * part->out_stride + t.column, part->out_stride,
+        (const char *)w->data + t.column * part->w_row_bytes, part->w_row_bytes, t.n_out, x,
+        part->rounded_row_bytes, t.n_rows, job->n_in);
+}
+
+/* Quantised weights are widened panel by panel and multiplied as float32. */
+static void tile_exact(const linear_job *job, const linear_part *part, tile t, int thread) {
+    const pl_kernels *k = job->c->kernels;
+    const pl_tensor *w = &part->linear->w;
+    float *panel = job->panels + (size_t)thread * PANEL_ROWS * job->n_in;
+    const float *x = (const float *)job->x->data + t.row * (size_t)job->x->stride[0];
+    for (size_t done = 0; done < t.n_out; done += PANEL_ROWS) {
+        size_t n = t.n_out - done < PANEL_ROWS ? t.n_out - done : PANEL_ROWS;
+        for (size_t j = 0; j < n; j++) {
+            const char *row = (const char *)w->data + (t.column + done + j) * part->w_row_bytes;
+            k->to_f32[w->dtype](panel + j * job->n_in, row, job->n_in);
+        }
+        k->tile_f32(part->out + t.row * part->out_stride + t.column + done, part->out_stride, panel,
+                    job->n_in * sizeof *panel, n, x, (size_t)job->x->stride[0], t.n_rows,
+                    job->n_in);
+    }
+}
+
+static void run_tile(void *context, size_t task, int thread) {
+    const linear_job *job = context;
+    const linear_part *part = &job->parts[job->n_parts - 1];
+    while (task < part->first_task) part--;
+    size_t index = task - part->first_task;
+    tile t = {.row = index % job->n_row_tiles * TILE_ROWS,
+              .column = index / job->n_row_tiles * job->tile_out};
+    t.n_rows = job->n_rows - t.row < TILE_ROWS ? job->n_rows - t.row : TILE_ROWS;
+    t.n_out = part->n_out - t.column < job->tile_out ? part->n_out - t.column : job->tile_out;
+
+    if (part->rounded) {
+        tile_rounded(job, part, t);
+    } else if (pl_dtype_get(part->linear->w.dtype)->quantised) {
+        tile_exact(job, part, t, thread);
+    } else {
+        tile_plain(job, part, t);
+    }
+    const float *bias = part->linear->b.data;
+    for (size_t r = 0; bias && r < t.n_rows; r++) {
+        float *out = part->out + (t.row + r) * part->out_stride + t.column;
+        job->c->kernels->add(out, out, bias + t.column, t.n_out);
+    }
+}
+
+typedef struct round_job {
+    const pl_call *c;
+    const pl_tensor *x;
+    pl_dtype dtype;
+    char *out;
+    size_t row_bytes;
+} round_job;
+
+static void round_row(void *context, size_t row, int thread) {
+    (void)thread;
+    const round_job *job = context;
+    job->c->kernels->round_activations[job->dtype](
+        job->out + row * job->row_bytes,
+        (const float *)job->x->data + row * (size_t)job->x->stride[0], (size_t)job->x->shape[1]);
+}
+
+/* Parts of one type share their rounded activations. */
+static pl_status round_for_part(pl_call *c, linear_job *job, linear_part *part) {
+    pl_dtype dtype = part->linear->w.dtype;
+    for (linear_part *other = job->parts; other < part; other++) {
+        if (other->linear->w.dtype == dtype && other->rounded) {
+            part->rounded = other->rounded;
+            part->rounded_row_bytes = other->rounded_row_bytes;
+            return PL_OK;
+        }
+    }
+    size_t row_bytes = pl_activation_row_bytes(dtype, job->n_in), bytes;
+    if (!pl_size_mul(&bytes, row_bytes, job->n_rows)) {
+        return pl_fail(&c->err, PL_ERR_MEMORY, "out of memory: rounded activations");
+    }
+    pl_tensor rounded;
+    pl_status status =
+        pl_call_tensor(c, &rounded, PL_I32, 1, (int64_t[]){(int64_t)((bytes + 3) / 4)});
+    if (status != PL_OK) return status;
+    round_job rounding = {c, job->x, dtype, rounded.data, row_bytes};
+    pl_parallel(c->n_threads, job->n_rows, round_row, &rounding);
+    part->rounded = rounded.data;
+    part->rounded_row_bytes = row_bytes;
+    return PL_OK;
+}
+
+static pl_status check_part(pl_call *c, const linear_job *job, const pl_linear *linear,
+                            const pl_tensor *out) {
+    char a[PL_SHAPE_TEXT], b[PL_SHAPE_TEXT];
+    if (pl_linear_n_in(linear) != (int64_t)job->n_in) {
+        return pl_fail(&c->err, PL_ERR_SHAPE, "linear: x %s does not fit weights %s",
+                       pl_tensor_shape_text(job->x, a), pl_tensor_shape_text(&linear->w, b));
+    }
+    if (out->data &&
+        (out->dtype != PL_F32 || out->n_dims != 2 || out->shape[0] != (int64_t)job->n_rows ||
+         out->shape[1] != pl_linear_n_out(linear))) {
+        return pl_fail(&c->err, PL_ERR_SHAPE, "linear: output %s does not fit weights %s",
+                       pl_tensor_shape_text(out, a), pl_tensor_shape_text(&linear->w, b));
+    }
+    return PL_OK;
+}
+
+/* Fills a part: checks, output, rounding. Returns through *n_tasks the tasks so far. */
+static pl_status prepare_part(pl_call *c, linear_job *job, const pl_linear *linear, pl_tensor *out,
+                              size_t *n_tasks) {
+    linear_part *part = &job->parts[job->n_parts];
+    *part = (linear_part){.linear = linear, .first_task = *n_tasks};
+    part->n_out = (size_t)pl_linear_n_out(linear);
+    part->w_row_bytes = pl_tensor_row_bytes(&linear->w);
+    pl_status status = check_part(c, job, linear, out);
+    if (status == PL_OK && !out->data) {
+        status = pl_call_tensor(c, out, PL_F32, 2,
+                                (int64_t[]){(int64_t)job->n_rows, (int64_t)part->n_out});
+    }
+    bool quantised = pl_dtype_get(linear->w.dtype)->quantised;
+    if (status == PL_OK && quantised && !c->exact) status = round_for_part(c, job, part);
+    if (status != PL_OK) return status;
+    part->out = out->data;
+    part->out_stride = (size_t)out->stride[0];
+    job->n_parts++;
+    *n_tasks += (part->n_out + job->tile_out - 1) / job->tile_out * job->n_row_tiles;
+    c->weight_bytes += (uint64_t)linear->w.shape[0] * part->w_row_bytes;
+    return PL_OK;
+}
+
+/* Enough tasks that threads end together, yet runs of weights long enough to stream. */
+static size_t choose_tile_out(const pl_call *c, size_t n_rows, size_t n_out) {
+    if (n_rows > 4) return TILE_OUT;
+    size_t tile_out = n_out / ((size_t)c->n_threads * 4) / PANEL_ROWS * PANEL_ROWS;
+    return tile_out < PANEL_ROWS ? PANEL_ROWS : tile_out > 1024 ? 1024 : tile_out;
+}
+
+pl_status pl_op_linear(pl_call *c, pl_tensor *outs, const pl_tensor *x,
+                       const pl_linear *const *linears, int n_linears) {
+    if (!c->arena) return pl_fail(&c->err, PL_ERR_STATE, "linear: needs a call with an arena");
+    linear_job job = {.c = c, .x = x, .n_rows = (size_t)x->shape[0], .n_in = (size_t)x->shape[1]};
+    if (x->dtype != PL_F32 || x->n_dims != 2 || x->stride[1] != 1 || n_linears > MAX_LINEARS) {
+        return pl_fail(&c->err, PL_ERR_SHAPE, "linear: expected float32 rows [n_rows, n_in]");
+    }
+    size_t n_out = 0, n_tasks = 0;
+    bool quantised = false;
+    for (int i = 0; i < n_linears; i++) {
+        n_out += (size_t)pl_linear_n_out(linears[i]);
+        quantised |= pl_dtype_get(linears[i]->w.dtype)->quantised;
+    }
+    job.tile_out = choose_tile_out(c, job.n_rows, n_out);
+    job.n_row_tiles = (job.n_rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (int i = 0; i < n_linears; i++) {
+        pl_status status = prepare_part(c, &job, linears[i], &outs[i], &n_tasks);
+        if (status != PL_OK) return status;
+    }
+    if (quantised && c->exact) {
+        pl_tensor panels;
+        pl_status status = pl_call_tensor(
+            c, &panels, PL_F32, 2, (int64_t[]){c->n_threads * PANEL_ROWS, (int64_t)job.n_in});
+        if (status != PL_OK) return status;
+        job.panels = panels.data;
+    }
+    pl_parallel(c->n_threads, n_tasks, run_tile, &job);
+    return PL_OK;
+}
