@@ -1,68 +1,146 @@
-# perilune. `make help` lists the targets; BUILD=dir builds elsewhere, SANITIZE=1 under
-# AddressSanitizer and UndefinedBehaviorSanitizer (in build/sanitized).
+# perilune. `make help` lists the targets. Sources are found by wildcards: a new file needs no entry
+# here. BUILD=dir builds elsewhere; SANITIZE=1 builds everything under AddressSanitizer and
+# UndefinedBehaviorSanitizer in build/sanitized; FUZZER=1 the fuzz targets, by clang, in build/fuzz.
 SANITIZE ?=
-comma    := ,
-BUILD    ?= build$(if $(SANITIZE),/sanitized)
+FUZZER   ?=
+STRICT   ?=#  makes warnings errors
+V        ?=#  shows the commands in full
+BUILD    ?= build$(if $(FUZZER),/fuzz,$(if $(SANITIZE),/sanitized))
 PREFIX   ?= /usr/local
-CC       ?= gcc
-PACKAGES := libpcre2-8 jansson openblas
+JOBS     ?= $(shell nproc)
+FUZZ_SECONDS ?= 600
+ifneq ($(FUZZER),)
+CC := clang
+endif
 
-pkg = $(shell pkg-config $(1) $(2) 2>/dev/null)
+say  = $(if $(V),,@echo "  $(1)";)
+pkg  = $(shell pkg-config $(1) $(2) 2>/dev/null)
+pick = $(if $(FUZZER),$(1),$(if $(SANITIZE),$(2),$(3)))
+comma := ,
 
-WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
+WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith \
+  -Wno-format-truncation -Wno-unknown-warning-option $(if $(STRICT),-Werror)
 CFLAGS   ?= -O3 -g
-ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -fPIC -fopenmp -ffp-contract=off -fno-math-errno \
-  -fvisibility=hidden -pthread $(WARNINGS) $(CFLAGS) \
-  $(if $(SANITIZE),-O1 -fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
-LDLIBS = -fopenmp $(if $(SANITIZE),-fsanitize=address$(comma)undefined) \
-  $(call pkg,--libs,$(PACKAGES)) -lm -ldl -lpthread
+OPENMP   := $(call pick,-Wno-unknown-pragmas,-fopenmp,-fopenmp)
+CHECKED  := $(call pick,-fsanitize=fuzzer-no-link$(comma)address$(comma)undefined,-fsanitize=address$(comma)undefined)
+C_FLAGS  := -std=c11 -D_GNU_SOURCE -fPIC -ffp-contract=off -fno-math-errno -fvisibility=hidden -pthread \
+  $(WARNINGS) $(CFLAGS) $(OPENMP) $(if $(CHECKED),-O1 $(CHECKED) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+LDLIBS    = $(OPENMP) $(CHECKED) $(call pkg,--libs,libpcre2-8 jansson openblas) -lm -ldl -lpthread
 
-# One file per instruction set; only these may use its instructions.
+# One file per instruction set, chosen among at run time; only these may use its instructions.
 AVX2   := -mavx2 -mfma -mf16c
 AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 VNNI   := $(AVX512) -mavx512vnni
 isa_flags = $(if $(filter %_avx2.c,$(1)),$(AVX2))$(if $(filter %_avx512.c,$(1)),$(AVX512))$(if $(filter %_vnni.c,$(1)),$(VNNI))
-
 X86_ONLY := $(if $(filter-out x86_64,$(shell uname -m)),%_avx2.c %_avx512.c %_vnni.c)
-ENGINE := $(filter-out $(X86_ONLY),$(wildcard engine/*/*.c))
-LUA    := $(filter-out lua/main.c,$(wildcard lua/*.c))
-TESTS  := $(wildcard tests/engine/test_*.c)
-object = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
-.PHONY: all help
-all: $(BUILD)/libperilune.a $(if $(LUA),$(BUILD)/perilune.so $(BUILD)/perilune)
+ENGINE  := $(filter-out $(X86_ONLY),$(wildcard engine/*/*.c))
+PROGRAM := $(wildcard lua/main*.c lua/repl*.c)#   in the program only; the module must not need readline
+BINDING := $(filter-out $(PROGRAM),$(wildcard lua/*.c))
+SUITES  := $(wildcard tests/engine/test_*.c)
+HELPERS := $(filter-out $(SUITES),$(wildcard tests/engine/*.c))
+FUZZERS := $(wildcard tests/fuzz/fuzz_*.c)
+BENCHES := $(wildcard tests/bench/*.c)
+PLUGINS := $(wildcard plugins/*.c)
+HEADERS := engine/perilune.h $(wildcard plugins/perilune_plugin.h)
+SHARED  := $(wildcard lua/perilune scripts models plugins)
+C_FILES := $(ENGINE) $(PROGRAM) $(BINDING) $(SUITES) $(HELPERS) $(FUZZERS) $(BENCHES) $(PLUGINS)
+object   = $(patsubst %.c,$(BUILD)/%.o,$(1))
+flags    = $(C_FLAGS) $(call isa_flags,$(1)) $(if $(filter lua/%,$(1)),$(call pkg,--cflags,lua5.4))
+
+.PHONY: all help setup demo check suites test-engine test-lua bench fuzz docs format lint tidy install clean
+.SECONDARY:
+all: $(BUILD)/libperilune.a $(if $(BINDING),$(BUILD)/perilune.so) $(if $(PROGRAM),$(BUILD)/perilune) \
+  $(patsubst plugins/%.c,$(BUILD)/plugins/%.so,$(PLUGINS))
 
 help: ## this list
-	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+setup: ## installs the Debian packages that building needs, where they are missing
+	@.ci/packages build
+
+demo: setup ## builds and continues a prompt with the embedded model
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	$(BUILD)/perilune generate --seed 1 --max-new-tokens 120 "Once upon a time"
+
+check: ## builds and runs every test and every check of the sources
+	@.ci/packages check
+	@JOBS=$(JOBS) tests/checks/check.sh
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(call isa_flags,$<) $(if $(filter lua/%,$<),$(call pkg,--cflags,lua5.4)) -MMD -MP -c $< -o $@
+	$(call say,CC $<)$(CC) $(call flags,$<) -MMD -MP -c $< -o $@
 
 $(BUILD)/libperilune.a: $(call object,$(ENGINE))
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR $@)ar rcs $@ $^
 
-$(BUILD)/perilune.so: $(call object,$(LUA)) $(BUILD)/libperilune.a
-	$(CC) -shared -o $@ $^ $(LDLIBS)
+$(BUILD)/perilune.so: $(call object,$(BINDING)) $(BUILD)/libperilune.a
+	$(call say,LD $@)$(CC) -shared -o $@ $^ $(LDLIBS)
 
-$(BUILD)/perilune: $(call object,lua/main.c $(LUA)) $(BUILD)/libperilune.a
-	$(CC) -rdynamic -o $@ $^ $(LDLIBS) $(call pkg,--libs,lua5.4 readline)
+$(BUILD)/perilune: $(call object,$(PROGRAM) $(BINDING)) $(BUILD)/libperilune.a
+	$(call say,LD $@)$(CC) -rdynamic -o $@ $^ $(LDLIBS) $(call pkg,--libs,lua5.4 readline)
 
-$(BUILD)/tests/%: $(BUILD)/tests/engine/%.o $(BUILD)/libperilune.a
+$(BUILD)/plugins/%.so: $(BUILD)/plugins/%.o
+	$(call say,LD $@)$(CC) -shared -o $@ $^ $(CHECKED) -lm
+
+$(BUILD)/tests/%: $(BUILD)/tests/engine/%.o $(call object,$(HELPERS)) $(BUILD)/libperilune.a
+	$(call say,LD $@)$(CC) -o $@ $^ $(LDLIBS) -lcmocka
+
+suites: $(patsubst tests/engine/%.c,$(BUILD)/tests/%,$(SUITES))
+
+test-engine: suites ## the C suites
+	@tests/checks/each.sh $(patsubst tests/engine/%.c,$(BUILD)/tests/%,$(SUITES))
+
+test-lua: all ## the Lua specs: in stock lua5.4, or with SANITIZE=1 inside the program
+	@LUA_CPATH="$(BUILD)/?.so;;" $(if $(SANITIZE),LSAN_OPTIONS=suppressions=tests/checks/leaks.supp \
+	  $(BUILD)/perilune,lua5.4) tests/lua/run.lua
+
+$(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libperilune.a
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(LDLIBS) -lcmocka
+	$(call say,LD $@)$(CC) -o $@ $^ $(LDLIBS)
 
-.PHONY: test-engine
-test-engine: $(patsubst tests/engine/%.c,$(BUILD)/tests/%,$(TESTS)) ## the C suites
-	@for t in $^; do echo "== $$t"; ASAN_OPTIONS=handle_segv=2 $$t || exit 1; done
+bench: setup ## measures this machine, then speed and memory on it
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCHES))
+	@for b in $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCHES)); do $$b || exit 1; done
+	@for b in $(wildcard tests/bench/bench.lua); do $(BUILD)/perilune $$b || exit 1; done
 
-.PHONY: format
+fuzz: ## libFuzzer on every parser, FUZZ_SECONDS (600) each
+	@.ci/packages check
+	@$(MAKE) --no-print-directory -j$(JOBS) FUZZER=1 $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZERS))
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/checks/fuzz.sh $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZERS))
+
+$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/libperilune.a
+	$(call say,LD $@)$(CC) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
+docs: ## the reference pages of the Lua library, into build/docs
+	@.ci/packages check
+	@mkdir -p build/docs
+	lua5.1 /usr/bin/ldoc --quiet --dir build/docs --config config.ld .
+
 format: ## rewrites the C sources in the repository's format
-	clang-format -i $$(git ls-files '*.c' '*.h')
+	clang-format -i $(C_FILES) $(shell find engine lua plugins tests -name '*.h' 2>/dev/null)
 
-.PHONY: clean
+# The object's dependencies are the stamp's: a changed header checks again what includes it.
+$(BUILD)/%.tidy: $(BUILD)/%.o .clang-tidy
+	$(call say,TIDY $*.c)clang-tidy --quiet --warnings-as-errors='*' $*.c -- $(filter-out -f%,$(call flags,$*.c))
+	@touch $@
+
+tidy: $(patsubst %.c,$(BUILD)/%.tidy,$(ENGINE) $(BINDING) $(PROGRAM))
+
+lint: ## the format, clang-tidy, luacheck and the rules of the layers
+	@tests/checks/check.sh lint
+
+install: all ## into PREFIX (/usr/local), below DESTDIR if given
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/lua/5.4 include share/perilune)
+	$(if $(PROGRAM),install -m 755 $(BUILD)/perilune $(DESTDIR)$(PREFIX)/bin/)
+	$(if $(BINDING),install -m 755 $(BUILD)/perilune.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/)
+	install -m 644 $(BUILD)/libperilune.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 $(HEADERS) $(DESTDIR)$(PREFIX)/include/
+	for d in $(SHARED); do (cd $$d && find . -type f -exec install -D -m 644 {} \
+	  $(abspath $(DESTDIR)$(PREFIX))/share/perilune/$$d/{} \;) || exit 1; done
+
 clean: ## removes build/
 	rm -rf build
 
--include $(patsubst %.o,%.d,$(call object,$(ENGINE) $(LUA) lua/main.c $(TESTS)))
+-include $(patsubst %.o,%.d,$(call object,$(C_FILES)))
