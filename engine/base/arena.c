@@ -35,22 +35,23 @@ void *pl_arena_alloc(pl_arena *arena, size_t bytes) {
     void *result = block->data + block->used_bytes;
     block->used_bytes += bytes;
     arena->used_bytes += bytes;
+    if (arena->used_bytes > arena->peak_bytes) arena->peak_bytes = arena->used_bytes;
     return result;
 }
 
 void pl_arena_reset(pl_arena *arena) {
+    size_t peak_bytes = arena->peak_bytes;
     pl_arena_block *newest = arena->newest;
     arena->used_bytes = 0;
-    if (!newest) return;
-    newest->used_bytes = 0;
-    if (!newest->older) return;
-
-    size_t total_bytes = 0;
-    for (pl_arena_block *block = newest; block; block = block->older) {
-        total_bytes += block->size_bytes;
+    if (newest && !newest->older && newest->size_bytes >= peak_bytes) {
+        newest->used_bytes = 0;
+        return;
     }
     pl_arena_clear(arena);
-    arena->newest = block_new(total_bytes, NULL); /* NULL is fine: the next alloc tries again */
+    arena->peak_bytes = peak_bytes;
+    if (!peak_bytes) return;
+    size_t spare = peak_bytes / 8; /* so that slowly growing work rarely grows the block */
+    arena->newest = block_new(peak_bytes + spare, NULL); /* NULL: the next alloc tries again */
 }
 
 void pl_arena_clear(pl_arena *arena) {

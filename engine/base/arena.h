@@ -20,6 +20,7 @@ typedef struct pl_arena_block pl_arena_block;
 typedef struct pl_arena {
     pl_arena_block *newest;
     size_t used_bytes; /* since the last reset, over all blocks */
+    size_t peak_bytes; /* the most that was ever used at once */
 } pl_arena;
 
 /* A place to come back to: everything allocated after the mark goes at pl_arena_rewind. */
@@ -31,7 +32,8 @@ typedef struct pl_arena_mark {
 /* bytes may be 0; the result is aligned to PL_ARENA_ALIGN and not cleared. */
 void *pl_arena_alloc(pl_arena *arena, size_t bytes);
 
-/* Forgets everything and keeps one block as large as all blocks together. */
+/* Forgets everything and keeps one block with room for the peak, so that the same work done again
+ * allocates nothing. */
 void pl_arena_reset(pl_arena *arena);
 void pl_arena_clear(pl_arena *arena);
 

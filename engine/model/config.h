@@ -50,6 +50,7 @@ typedef struct pl_config {
     bool rope_half; /* pairs (i, i + rope_dims / 2), as Hugging Face; else (2i, 2i + 1) */
 
     pl_activation activation;
+    bool qkv_bias, attn_out_bias, mlp_bias, norm_bias; /* which maps add a bias */
     bool gated;       /* mlp: activation(x W_gate) * (x W_in), then W_out */
     bool parallel;    /* attention and mlp read the same residual */
     bool causal;      /* a position sees itself and those before it, else all of its call */

@@ -1,0 +1,208 @@
+/* Attention over paged keys and values.
+ *
+ * A query's row goes through three steps: scores, softmax, mix. Without a listener one task does
+ * all three for one row and head; with one, each step is done for the whole span so that scores
+ * and pattern can be shown and changed. Both use the same steps, hence give the same bits. */
+#include <math.h>
+
+#include "../base/error.h"
+#include "../base/threads.h"
+#include "pass.h"
+
+typedef struct attend_job {
+    const pl_pass *p;
+    int layer;
+    const pl_tensor *q, *k, *v;
+    pl_tensor *z;
+    const pl_span *span; /* of the unfused form */
+    pl_tensor *scores;   /* unfused: [n_heads, n_rows, n_keys] of the span */
+    float *scratch;      /* fused: [n_threads, scratch_keys] */
+    int64_t scratch_keys;
+} attend_job;
+
+static const pl_span *span_of(const pl_pass *p, int64_t row) {
+    const pl_span *span = p->spans;
+    while (row >= span->first_row + span->n_rows) span++;
+    return span;
+}
+
+static pl_page *page_at(const attend_job *job, const pl_span *span, int64_t pos) {
+    const pl_page_table *table = &span->seq->table;
+    return table->pages[job->layer * table->capacity + pos / PL_PAGE_POSITIONS];
+}
+
+/* How many keys a row sees. */
+static int64_t visible_keys(const attend_job *job, const pl_span *span, int64_t row) {
+    int64_t past = job->p->model->config.causal ? row - span->first_row + 1 : span->n_rows;
+    return span->first_pos + past;
+}
+
+static void store_row(void *context, size_t task, int thread) {
+    (void)thread;
+    const attend_job *job = context;
+    const pl_page_pool *pool = job->p->pool;
+    int64_t row = (int64_t)task;
+    const pl_span *span = span_of(job->p, row);
+    int64_t pos = span->first_pos + row - span->first_row;
+    pl_page *page = page_at(job, span, pos);
+    size_t offset = (size_t)(pos % PL_PAGE_POSITIONS) * pool->row_bytes;
+    void (*store)(void *, const float *, size_t) = job->p->call.kernels->from_f32[pool->dtype];
+    for (int64_t h = 0; h < pool->n_kv_heads; h++) {
+        const float *k =
+            (const float *)job->k->data + row * job->k->stride[0] + h * job->k->stride[1];
+        const float *v =
+            (const float *)job->v->data + row * job->v->stride[0] + h * job->v->stride[1];
+        store(pl_page_keys(pool, page, h) + offset, k, (size_t)pool->d_head);
+        store(pl_page_values(pool, page, h) + offset, v, (size_t)pool->d_head);
+    }
+}
+
+static const float *head_row(const pl_tensor *t, int64_t row, int64_t head) {
+    return (const float *)t->data + row * t->stride[0] + head * t->stride[1];
+}
+
+static int64_t kv_head(const attend_job *job, int64_t head) {
+    const pl_config *config = &job->p->model->config;
+    return head / (config->n_heads / config->n_kv_heads);
+}
+
+static void score_row(const attend_job *job, const pl_span *span, int64_t row, int64_t head,
+                      float *scores, int64_t n_keys) {
+    const pl_page_pool *pool = job->p->pool;
+    for (int64_t pos = 0; pos < n_keys; pos += PL_PAGE_POSITIONS) {
+        int64_t n = n_keys - pos < PL_PAGE_POSITIONS ? n_keys - pos : PL_PAGE_POSITIONS;
+        const void *keys = pl_page_keys(pool, page_at(job, span, pos), kv_head(job, head));
+        job->p->call.kernels->attention_scores(
+            scores + pos, head_row(job->q, row, head), keys, pool->dtype, pool->row_bytes,
+            (size_t)n, (size_t)pool->d_head, job->p->model->config.attn_scale);
+    }
+}
+
+static void mix_row(const attend_job *job, const pl_span *span, int64_t row, int64_t head,
+                    const float *pattern, int64_t n_keys) {
+    const pl_page_pool *pool = job->p->pool;
+    float *z = (float *)job->z->data + row * job->z->stride[0] + head * job->z->stride[1];
+    for (int64_t i = 0; i < pool->d_head; i++) z[i] = 0;
+    for (int64_t pos = 0; pos < n_keys; pos += PL_PAGE_POSITIONS) {
+        int64_t n = n_keys - pos < PL_PAGE_POSITIONS ? n_keys - pos : PL_PAGE_POSITIONS;
+        const void *values = pl_page_values(pool, page_at(job, span, pos), kv_head(job, head));
+        job->p->call.kernels->attention_mix(z, pattern + pos, values, pool->dtype, pool->row_bytes,
+                                            (size_t)n, (size_t)pool->d_head);
+    }
+}
+
+/* -- fused ---------------------------------------------------------------------------------- */
+
+static void attend_row(void *context, size_t task, int thread) {
+    const attend_job *job = context;
+    int64_t row = (int64_t)task % job->p->n_rows, head = (int64_t)task / job->p->n_rows;
+    const pl_span *span = span_of(job->p, row);
+    int64_t n_keys = visible_keys(job, span, row);
+    float *scores = job->scratch + thread * job->scratch_keys;
+    score_row(job, span, row, head, scores, n_keys);
+    job->p->call.kernels->softmax(scores, scores, (size_t)n_keys);
+    mix_row(job, span, row, head, scores, n_keys);
+}
+
+static pl_status attend_fused(pl_pass *p, attend_job *job) {
+    int64_t most = 0;
+    for (int64_t i = 0; i < p->n_spans; i++) {
+        int64_t n = p->spans[i].first_pos + p->spans[i].n_rows;
+        if (n > most) most = n;
+    }
+    pl_tensor scratch;
+    job->scratch_keys = (most + 1023) / 1024 * 1024;
+    pl_status status = pl_call_tensor(&p->call, &scratch, PL_F32, 2,
+                                      (int64_t[]){p->call.n_threads, job->scratch_keys});
+    if (status != PL_OK) return status;
+    job->scratch = scratch.data;
+    size_t n_tasks = (size_t)(p->n_rows * p->model->config.n_heads);
+    pl_parallel(p->call.n_threads, n_tasks, attend_row, job);
+    return PL_OK;
+}
+
+/* -- unfused: one span, step by step --------------------------------------------------------- */
+
+typedef struct span_row {
+    int64_t row, head, n_keys, n_visible;
+    float *scores;
+} span_row;
+
+static span_row span_row_of(const attend_job *job, size_t task) {
+    int64_t n = job->span->n_rows, index = (int64_t)task;
+    span_row r = {.row = job->span->first_row + index % n, .head = index / n};
+    r.n_keys = job->scores->shape[2];
+    r.n_visible = visible_keys(job, job->span, r.row);
+    r.scores = (float *)job->scores->data + index * r.n_keys;
+    return r;
+}
+
+/* A hook may have opened a masked place: the row then reaches up to the last place opened. */
+static int64_t reach(const span_row *r, float closed) {
+    int64_t n = r->n_keys;
+    while (n > r->n_visible && r->scores[n - 1] == closed) n--;
+    return n;
+}
+
+static void span_scores(void *context, size_t task, int thread) {
+    (void)thread;
+    const attend_job *job = context;
+    span_row r = span_row_of(job, task);
+    score_row(job, job->span, r.row, r.head, r.scores, r.n_visible);
+    for (int64_t i = r.n_visible; i < r.n_keys; i++) r.scores[i] = -INFINITY;
+}
+
+static void span_softmax(void *context, size_t task, int thread) {
+    (void)thread;
+    const attend_job *job = context;
+    span_row r = span_row_of(job, task);
+    int64_t n = reach(&r, -INFINITY);
+    job->p->call.kernels->softmax(r.scores, r.scores, (size_t)n);
+    for (int64_t i = n; i < r.n_keys; i++) r.scores[i] = 0;
+}
+
+static void span_mix(void *context, size_t task, int thread) {
+    (void)thread;
+    const attend_job *job = context;
+    span_row r = span_row_of(job, task);
+    mix_row(job, job->span, r.row, r.head, r.scores, reach(&r, 0));
+}
+
+static pl_status attend_span(pl_pass *p, attend_job *job, const pl_span *span) {
+    int64_t n_heads = p->model->config.n_heads, n_keys = span->first_pos + span->n_rows;
+    size_t n_tasks = (size_t)(n_heads * span->n_rows);
+    int n_threads = p->call.n_threads;
+    pl_tensor scores;
+    pl_status status =
+        pl_call_tensor(&p->call, &scores, PL_F32, 3, (int64_t[]){n_heads, span->n_rows, n_keys});
+    if (status != PL_OK) return status;
+    job->span = span;
+    job->scores = &scores;
+    pl_parallel(n_threads, n_tasks, span_scores, job);
+    if (pl_listens(p, PL_HOOK_ATTN_SCORES, job->layer)) {
+        status = pl_tap_span(p, PL_HOOK_ATTN_SCORES, job->layer, span, &scores);
+        if (status != PL_OK) return status;
+    }
+    pl_parallel(n_threads, n_tasks, span_softmax, job);
+    if (pl_listens(p, PL_HOOK_PATTERN, job->layer)) {
+        status = pl_tap_span(p, PL_HOOK_PATTERN, job->layer, span, &scores);
+        if (status != PL_OK) return status;
+    }
+    pl_parallel(n_threads, n_tasks, span_mix, job);
+    return PL_OK;
+}
+
+pl_status pl_attend(pl_pass *p, int layer, pl_tensor *z, const pl_tensor *q, const pl_tensor *k,
+                    const pl_tensor *v) {
+    pl_status status = pl_call_tensor(&p->call, z, PL_F32, 3, q->shape);
+    if (status != PL_OK) return status;
+    attend_job job = {.p = p, .layer = layer, .q = q, .k = k, .v = v, .z = z};
+    pl_parallel(p->call.n_threads, (size_t)p->n_rows, store_row, &job);
+    if (!pl_listens(p, PL_HOOK_ATTN_SCORES, layer) && !pl_listens(p, PL_HOOK_PATTERN, layer)) {
+        return attend_fused(p, &job);
+    }
+    for (int64_t i = 0; i < p->n_spans && status == PL_OK; i++) {
+        status = attend_span(p, &job, &p->spans[i]);
+    }
+    return status;
+}

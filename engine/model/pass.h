@@ -1,0 +1,77 @@
+/* One forward pass: rows of any number of sequences on their way through the layers.
+ *
+ *     row       0    1    2  |  3  |  4    5
+ *     span      ---- 0 ----- |- 1 -|--- 2 ---     each a run of new positions of one sequence
+ *
+ * Owned by the session for the length of the pass; its tensors live in the session's arena. */
+#ifndef PL_MODEL_PASS_H
+#define PL_MODEL_PASS_H
+
+#include "hooks.h"
+#include "kv.h"
+#include "session.h"
+
+struct pl_sequence {
+    pl_session *session;
+    int64_t length;
+    int32_t *tokens; /* [capacity], the first `length` are held */
+    int64_t capacity;
+    pl_page_table table;
+    bool busy;            /* a pass is running over it */
+    int64_t start_length; /* before the running call, to come back to when it fails */
+};
+
+typedef struct pl_span {
+    pl_sequence *seq;
+    int64_t first_row, n_rows;
+    int64_t first_pos; /* absolute position of the first row */
+} pl_span;
+
+typedef struct pl_pass {
+    pl_call call;
+    const pl_model *model;
+    pl_session *session;
+    pl_page_pool *pool;
+    pl_hooks *hooks;
+    const pl_span *spans;
+    int64_t n_spans, n_rows;
+    const int32_t *tokens;      /* [n_rows] */
+    const int32_t *positions;   /* [n_rows] */
+    pl_tensor rotations;        /* of every row, rotary models only */
+    const int32_t *logit_rows;  /* [n_logit_rows], the rows that need logits, ascending */
+    const pl_span *logit_spans; /* [n_logit_spans], the spans cut to those rows */
+    int64_t n_logit_rows, n_logit_spans;
+} pl_pass;
+
+/* Runs the layers from_layer <= l < to_layer over the residual stream [n_rows, d_model], in place.
+ */
+pl_status pl_forward(pl_pass *p, int64_t from_layer, int64_t to_layer, pl_tensor *residual);
+
+/* What comes before the layers, and after: residual is made; logits [n_logit_rows, d_vocab] are
+ * written where logits->data says, or made. Only rows that need logits pass the unembedding, and
+ * from there on they are the rows of the pass. */
+pl_status pl_embed(pl_pass *p, pl_tensor *residual);
+pl_status pl_unembed(pl_pass *p, pl_tensor *logits, const pl_tensor *residual);
+
+/* Attention over the cache: stores this pass's keys and values, then
+ * z[row] = softmax(q . keys * scale) values, for each head. q, z [n_rows, n_heads, d_head]; k, v
+ * [n_rows, n_kv_heads, d_head]. Scores and pattern are shown to those who listen. */
+pl_status pl_attend(pl_pass *p, int layer, pl_tensor *z, const pl_tensor *q, const pl_tensor *k,
+                    const pl_tensor *v);
+
+/* Shows an activation whose first dimension is the pass's rows to the listeners of a point, once
+ * per sequence. With no listener: one bit test. */
+pl_status pl_tap_listeners(pl_pass *p, pl_point point, int layer, pl_tensor *act);
+static inline bool pl_listens(const pl_pass *p, pl_point point, int layer) {
+    return pl_hooks_mask(p->hooks, layer) >> point & 1;
+}
+static inline pl_status pl_tap(pl_pass *p, pl_point point, int layer, pl_tensor *act) {
+    return pl_listens(p, point, layer) ? pl_tap_listeners(p, point, layer, act) : PL_OK;
+}
+/* The same for a tensor of one span, such as its pattern. */
+pl_status pl_tap_span(pl_pass *p, pl_point point, int layer, const pl_span *span, pl_tensor *act);
+
+/* PL_ERR_INTERRUPTED when the session's owner asks to stop. */
+pl_status pl_pass_poll(pl_pass *p);
+
+#endif
