@@ -19,7 +19,7 @@ pick = $(if $(FUZZER),$(1),$(if $(SANITIZE),$(2),$(3)))
 comma := ,
 
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith \
-  -Wno-format-truncation -Wno-unknown-warning-option $(if $(STRICT),-Werror)
+  $(call pick,,-Wno-format-truncation,-Wno-format-truncation) $(if $(STRICT),-Werror)
 CFLAGS   ?= -O3 -g
 OPENMP   := $(call pick,-Wno-unknown-pragmas,-fopenmp,-fopenmp)
 CHECKED  := $(call pick,-fsanitize=fuzzer-no-link$(comma)address$(comma)undefined,-fsanitize=address$(comma)undefined)
@@ -123,7 +123,7 @@ format: ## rewrites the C sources in the repository's format
 
 # The object's dependencies are the stamp's: a changed header checks again what includes it.
 $(BUILD)/%.tidy: $(BUILD)/%.o .clang-tidy
-	$(call say,TIDY $*.c)clang-tidy --quiet --warnings-as-errors='*' $*.c -- $(filter-out -f%,$(call flags,$*.c))
+	$(call say,TIDY $*.c)clang-tidy --quiet --warnings-as-errors='*' $*.c -- $(filter-out -f% -Wno-format-truncation,$(call flags,$*.c))
 	@touch $@
 
 tidy: $(patsubst %.c,$(BUILD)/%.tidy,$(ENGINE) $(BINDING) $(PROGRAM))

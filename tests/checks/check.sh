@@ -49,7 +49,7 @@ lint() {
     part layers lua5.4 tests/checks/layers.lua
     part clang-format clang-format --dry-run --Werror $(headers_and_sources)
     part luacheck lua5.1 /usr/bin/luacheck --no-color -q $(lua_files)
-    part clang-tidy $make tidy
+    part clang-tidy $make -k tidy
 }
 
 if [ "${1:-}" = lint ]; then
