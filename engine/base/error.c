@@ -11,7 +11,7 @@ const char *pl_status_name(pl_status status) {
     return i < sizeof names / sizeof *names ? names[i] : "unknown";
 }
 
-pl_status pl_fail(pl_error *err, pl_status status, const char *format, ...) {
+pl_status(pl_fail)(pl_error *err, pl_status status, const char *format, ...) {
     if (err) {
         va_list args;
         va_start(args, format);

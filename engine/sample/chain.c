@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -42,9 +43,10 @@ pl_status pl_sampler_init(pl_sampler *sampler, const char *name, pl_error *err) 
         return pl_fail(err, PL_ERR_ARGUMENT, "no sampler is called '%s'; did you mean '%s'?", name,
                        near);
     char list[256] = "";
-    for (size_t i = 0; i < n; i++)
-        if (strlen(list) + strlen(pl_samplers_get(i)->name) + 2 < sizeof list)
-            strcat(strcat(list, i ? " " : ""), pl_samplers_get(i)->name);
+    size_t used = 0;
+    for (size_t i = 0; i < n && used < sizeof list; i++)
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i ? " " : "",
+                                 pl_samplers_get(i)->name);
     return pl_fail(err, PL_ERR_ARGUMENT, "no sampler is called '%s'; there are: %s", name, list);
 }
 
