@@ -7,6 +7,8 @@ STRICT   ?=#  makes warnings errors
 V        ?=#  shows the commands in full
 BUILD    ?= build$(if $(FUZZER),/fuzz,$(if $(SANITIZE),/sanitized))
 PREFIX   ?= /usr/local
+MODULE_DIR ?= $(PREFIX)/lib/lua/5.4
+HOME_DIR ?=#  compiled in as the last place where the Lua files are looked for
 JOBS     ?= $(shell nproc)
 FUZZ_SECONDS ?= 600
 ifneq ($(FUZZER),)
@@ -46,7 +48,7 @@ HEADERS := engine/perilune.h $(wildcard plugins/perilune_plugin.h)
 SHARED  := $(wildcard lua/perilune scripts models plugins)
 C_FILES := $(ENGINE) $(PROGRAM) $(BINDING) $(SUITES) $(HELPERS) $(FUZZERS) $(BENCHES) $(PLUGINS)
 object   = $(patsubst %.c,$(BUILD)/%.o,$(1))
-flags    = $(C_FLAGS) $(call isa_flags,$(1)) $(if $(filter lua/%,$(1)),$(call pkg,--cflags,lua5.4))
+flags    = $(C_FLAGS) $(call isa_flags,$(1)) $(if $(filter lua/%,$(1)),$(call pkg,--cflags,lua5.4) $(if $(HOME_DIR),-DPL_HOME_DIR='"$(HOME_DIR)"'))
 
 .PHONY: all help setup demo check suites test-engine test-lua bench fuzz docs format lint tidy install clean
 .SECONDARY:
@@ -84,7 +86,10 @@ $(BUILD)/perilune: $(call object,$(PROGRAM) $(BINDING)) $(BUILD)/libperilune.a
 $(BUILD)/plugins/%.so: $(BUILD)/plugins/%.o
 	$(call say,LD $@)$(CC) -shared -o $@ $^ $(CHECKED) -lm
 
-$(BUILD)/tests/%: $(BUILD)/tests/engine/%.o $(call object,$(HELPERS)) $(BUILD)/libperilune.a
+# A suite gets the fuzz target of its name, to feed it damaged files.
+.SECONDEXPANSION:
+$(BUILD)/tests/test_%: $(BUILD)/tests/engine/test_%.o $$(call object,$$(wildcard tests/fuzz/fuzz_$$*.c)) \
+  $(call object,$(HELPERS)) $(BUILD)/libperilune.a
 	$(call say,LD $@)$(CC) -o $@ $^ $(LDLIBS) -lcmocka
 
 suites: $(patsubst tests/engine/%.c,$(BUILD)/tests/%,$(SUITES))
@@ -115,8 +120,9 @@ $(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/libperilune.a
 
 docs: ## the reference pages of the Lua library, into build/docs
 	@.ci/packages check
-	@mkdir -p build/docs
-	lua5.1 /usr/bin/ldoc --quiet --dir build/docs --config config.ld .
+	@rm -rf build/docs && mkdir -p build/docs/source
+	@lua5.4 lua/docs/reference.lua build/docs/source $(shell find lua/perilune -name '*.lua' 2>/dev/null)
+	lua5.1 /usr/bin/ldoc --fatalwarnings --dir build/docs --config config.ld .
 
 format: ## rewrites the C sources in the repository's format
 	clang-format -i $(C_FILES) $(shell find engine lua plugins tests -name '*.h' 2>/dev/null)
@@ -132,9 +138,9 @@ lint: ## the format, clang-tidy, luacheck and the rules of the layers
 	@tests/checks/check.sh lint
 
 install: all ## into PREFIX (/usr/local), below DESTDIR if given
-	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/lua/5.4 include share/perilune)
+	install -d $(DESTDIR)$(MODULE_DIR) $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include share/perilune)
 	$(if $(PROGRAM),install -m 755 $(BUILD)/perilune $(DESTDIR)$(PREFIX)/bin/)
-	$(if $(BINDING),install -m 755 $(BUILD)/perilune.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/)
+	$(if $(BINDING),install -m 755 $(BUILD)/perilune.so $(DESTDIR)$(MODULE_DIR)/)
 	install -m 644 $(BUILD)/libperilune.a $(DESTDIR)$(PREFIX)/lib/
 	install -m 644 $(HEADERS) $(DESTDIR)$(PREFIX)/include/
 	for d in $(SHARED); do (cd $$d && find . -type f -exec install -D -m 644 {} \
