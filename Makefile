@@ -1,33 +1,26 @@
-# perilune. `make help` lists the targets. Sources are found by wildcards: a new file needs no entry
-# here. BUILD=dir builds elsewhere; SANITIZE=1 builds everything under AddressSanitizer and
-# UndefinedBehaviorSanitizer in build/sanitized; FUZZER=1 the fuzz targets, by clang, in build/fuzz.
-SANITIZE ?=
-FUZZER   ?=
-STRICT   ?=#  makes warnings errors
-V        ?=#  shows the commands in full
-BUILD    ?= build$(if $(FUZZER),/fuzz,$(if $(SANITIZE),/sanitized))
-PREFIX   ?= /usr/local
-MODULE_DIR ?= $(PREFIX)/lib/lua/5.4
-HOME_DIR ?=#  compiled in as the last place where the Lua files are looked for
-JOBS     ?= $(shell nproc)
+# perilune. `make help` lists the targets. Sources are found by wildcards: a new file needs no entry.
+# SANITIZE=1 builds under AddressSanitizer and UndefinedBehaviorSanitizer, in build/sanitized;
+# FUZZER=1 the fuzz targets, by clang, in build/fuzz; BUILD=dir anywhere. STRICT=1 makes warnings
+# errors, V=1 shows whole commands. HOME_DIR=dir compiles in a last place to look for the Lua files.
+BUILD        ?= build$(if $(FUZZER),/fuzz,$(if $(SANITIZE),/sanitized))
+PREFIX       ?= /usr/local
+MODULE_DIR   ?= $(PREFIX)/lib/lua/5.4
+JOBS         ?= $(shell nproc)
 FUZZ_SECONDS ?= 600
-ifneq ($(FUZZER),)
-CC := clang
-endif
+CFLAGS       ?= -O3 -g
+CC           := $(if $(FUZZER),clang,$(CC))
 
 say  = $(if $(V),,@echo "  $(1)";)
 pkg  = $(shell pkg-config $(1) $(2) 2>/dev/null)
-pick = $(if $(FUZZER),$(1),$(if $(SANITIZE),$(2),$(3)))
-comma := ,
 
-WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith \
-  $(call pick,,-Wno-format-truncation,-Wno-format-truncation) $(if $(STRICT),-Werror)
-CFLAGS   ?= -O3 -g
-OPENMP   := $(call pick,-Wno-unknown-pragmas,-fopenmp,-fopenmp)
-CHECKED  := $(call pick,-fsanitize=fuzzer-no-link$(comma)address$(comma)undefined,-fsanitize=address$(comma)undefined)
-C_FLAGS  := -std=c11 -D_GNU_SOURCE -fPIC -ffp-contract=off -fno-math-errno -fvisibility=hidden -pthread \
-  $(WARNINGS) $(CFLAGS) $(OPENMP) $(if $(CHECKED),-O1 $(CHECKED) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-LDLIBS    = $(OPENMP) $(CHECKED) $(call pkg,--libs,libpcre2-8 jansson openblas) -lm -ldl -lpthread
+comma     := ,
+CHECKS    := $(if $(FUZZER)$(SANITIZE),-fsanitize=$(if $(FUZZER),fuzzer-no-link$(comma))address$(comma)undefined)
+OPENMP    := $(if $(FUZZER),-Wno-unknown-pragmas,-fopenmp -Wno-format-truncation)
+WARNINGS  := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
+ALL_FLAGS := -std=c11 -D_GNU_SOURCE -fPIC -ffp-contract=off -fno-math-errno -fvisibility=hidden -pthread \
+  $(WARNINGS) $(if $(STRICT),-Werror) $(CFLAGS) $(OPENMP) \
+  $(if $(CHECKS),-O1 $(CHECKS) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+LDLIBS     = $(OPENMP) $(CHECKS) $(call pkg,--libs,libpcre2-8 jansson openblas) -lm -ldl -lpthread
 
 # One file per instruction set, chosen among at run time; only these may use its instructions.
 AVX2   := -mavx2 -mfma -mf16c
@@ -46,9 +39,13 @@ BENCHES := $(wildcard tests/bench/*.c)
 PLUGINS := $(wildcard plugins/*.c)
 HEADERS := engine/perilune.h $(wildcard plugins/perilune_plugin.h)
 SHARED  := $(wildcard lua/perilune scripts models plugins)
+SUITE_PROGRAMS := $(patsubst tests/engine/%.c,$(BUILD)/tests/%,$(SUITES))
+BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCHES))
+FUZZ_PROGRAMS  := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZERS))
 C_FILES := $(ENGINE) $(PROGRAM) $(BINDING) $(SUITES) $(HELPERS) $(FUZZERS) $(BENCHES) $(PLUGINS)
 object   = $(patsubst %.c,$(BUILD)/%.o,$(1))
-flags    = $(C_FLAGS) $(call isa_flags,$(1)) $(if $(filter lua/%,$(1)),$(call pkg,--cflags,lua5.4) $(if $(HOME_DIR),-DPL_HOME_DIR='"$(HOME_DIR)"'))
+flags    = $(ALL_FLAGS) $(call isa_flags,$(1)) $(if $(filter lua/%,$(1)),$(call pkg,--cflags,lua5.4) \
+  $(if $(HOME_DIR),-DPL_HOME_DIR='"$(HOME_DIR)"'))
 
 .PHONY: all help setup demo check suites test-engine test-lua bench fuzz docs format lint tidy install clean
 .SECONDARY:
@@ -84,7 +81,7 @@ $(BUILD)/perilune: $(call object,$(PROGRAM) $(BINDING)) $(BUILD)/libperilune.a
 	$(call say,LD $@)$(CC) -rdynamic -o $@ $^ $(LDLIBS) $(call pkg,--libs,lua5.4 readline)
 
 $(BUILD)/plugins/%.so: $(BUILD)/plugins/%.o
-	$(call say,LD $@)$(CC) -shared -o $@ $^ $(CHECKED) -lm
+	$(call say,LD $@)$(CC) -shared -o $@ $^ $(CHECKS) -lm
 
 # A suite gets the fuzz target of its name, to feed it damaged files.
 .SECONDEXPANSION:
@@ -92,10 +89,10 @@ $(BUILD)/tests/test_%: $(BUILD)/tests/engine/test_%.o $$(call object,$$(wildcard
   $(call object,$(HELPERS)) $(BUILD)/libperilune.a
 	$(call say,LD $@)$(CC) -o $@ $^ $(LDLIBS) -lcmocka
 
-suites: $(patsubst tests/engine/%.c,$(BUILD)/tests/%,$(SUITES))
+suites: $(SUITE_PROGRAMS)
 
 test-engine: suites ## the C suites
-	@tests/checks/each.sh $(patsubst tests/engine/%.c,$(BUILD)/tests/%,$(SUITES))
+	@tests/checks/each.sh $(SUITE_PROGRAMS)
 
 test-lua: all ## the Lua specs: in stock lua5.4, or with SANITIZE=1 inside the program
 	@LUA_CPATH="$(BUILD)/?.so;;" $(if $(SANITIZE),LSAN_OPTIONS=suppressions=tests/checks/leaks.supp \
@@ -106,14 +103,14 @@ $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libperilune.a
 	$(call say,LD $@)$(CC) -o $@ $^ $(LDLIBS)
 
 bench: setup ## measures this machine, then speed and memory on it
-	@$(MAKE) --no-print-directory -j$(JOBS) all $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCHES))
-	@for b in $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCHES)); do $$b || exit 1; done
-	@for b in $(wildcard tests/bench/bench.lua); do $(BUILD)/perilune $$b || exit 1; done
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(BENCH_PROGRAMS)
+	@for b in $(BENCH_PROGRAMS); do $$b || exit 1; done
+	$(if $(wildcard tests/bench/bench.lua),$(BUILD)/perilune tests/bench/bench.lua)
 
 fuzz: ## libFuzzer on every parser, FUZZ_SECONDS (600) each
 	@.ci/packages check
-	@$(MAKE) --no-print-directory -j$(JOBS) FUZZER=1 $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZERS))
-	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/checks/fuzz.sh $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZERS))
+	@$(MAKE) --no-print-directory -j$(JOBS) FUZZER=1 $(FUZZ_PROGRAMS)
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/checks/fuzz.sh $(FUZZ_PROGRAMS)
 
 $(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/libperilune.a
 	$(call say,LD $@)$(CC) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)

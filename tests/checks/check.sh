@@ -66,5 +66,5 @@ else
 fi
 
 [ ${#broken[@]} -eq 0 ] || echo "failed: ${broken[*]} (see build/check)"
-echo "$passed passed, $failed failed, $skipped skipped"
+echo "$passed passed, $failed failed, $skipped skipped" | tee build/check/summary
 [ "$failed" -eq 0 ]
