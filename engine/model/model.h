@@ -21,7 +21,7 @@ struct pl_model {
     size_t weight_bytes;      /* of all weights, each tensor once */
     double *rope_frequencies; /* [rope_dims / 2], radians per position */
     void *file;               /* the weights file that the views point into, or NULL */
-    void *memory;             /* owned weights of a random model, or NULL */
+    pl_arena memory;          /* owned weights: random ones, and vectors widened to float32 */
     int refs;                 /* sessions hold the model too */
 };
 typedef struct pl_model pl_model;

@@ -1,0 +1,101 @@
+#include "walk.h"
+
+#include <stdio.h>
+
+typedef struct walker {
+    const pl_config *config;
+    pl_walk_fn visit;
+    void *context;
+    pl_error *err;
+    int64_t layer; /* -1 outside the blocks */
+} walker;
+
+static pl_status stop_at(const walker *w, pl_stop stop, const char *name, const char *ending) {
+    if (w->layer < 0) {
+        snprintf(stop.name, sizeof stop.name, "%s.%s", name, ending);
+    } else {
+        snprintf(stop.name, sizeof stop.name, "blk.%lld.%s.%s", (long long)w->layer, name, ending);
+    }
+    return w->visit(w->context, &stop, w->err);
+}
+
+static pl_status vector(const walker *w, pl_tensor *t, pl_role role, const char *name,
+                        int64_t width) {
+    pl_stop stop = {.tensor = t, .role = role, .n_dims = 1, .shape = {width}};
+    return stop_at(w, stop, name, role == PL_ROLE_BIAS ? "bias" : "weight");
+}
+
+static pl_status matrix(const walker *w, pl_tensor *t, bool *transposed, const char *name,
+                        int64_t n_out, int64_t n_in) {
+    pl_stop stop = {.tensor = t,
+                    .transposed = transposed,
+                    .role = PL_ROLE_MATRIX,
+                    .n_dims = 2,
+                    .shape = {n_out, n_in}};
+    return stop_at(w, stop, name, "weight");
+}
+
+static pl_status norm(const walker *w, pl_norm_weights *norm, const char *name) {
+    pl_status status = vector(w, &norm->gain, PL_ROLE_GAIN, name, w->config->d_model);
+    if (status != PL_OK || !w->config->norm_bias) return status;
+    return vector(w, &norm->bias, PL_ROLE_BIAS, name, w->config->d_model);
+}
+
+static pl_status linear(const walker *w, pl_linear *linear, const char *name, int64_t n_out,
+                        int64_t n_in, bool bias) {
+    pl_status status = matrix(w, &linear->w, &linear->transposed, name, n_out, n_in);
+    if (status != PL_OK || !bias) return status;
+    return vector(w, &linear->b, PL_ROLE_BIAS, name, n_out);
+}
+
+static pl_status norms(const walker *w, pl_norm_weights *slots, const char *const *names) {
+    pl_status status = PL_OK;
+    for (int slot = 0; slot < PL_N_NORM_SLOTS && status == PL_OK; slot++) {
+        if (w->config->norm_slot[slot]) status = norm(w, &slots[slot], names[slot]);
+    }
+    return status;
+}
+
+static pl_status block(const walker *w, pl_block_weights *b) {
+    static const char *const names[PL_N_SUBLAYERS][PL_N_NORM_SLOTS] = {
+        [PL_ATTENTION] = {"attn_norm", "post_attention_norm", "attn_output_norm"},
+        [PL_MLP] = {"ffn_norm", "post_ffw_norm", "layer_output_norm"},
+    };
+    const pl_config *c = w->config;
+    int64_t d_q = c->n_heads * c->d_head, d_kv = c->n_kv_heads * c->d_head;
+    pl_status status = norms(w, b->norm[PL_ATTENTION], names[PL_ATTENTION]);
+    if (status == PL_OK) status = linear(w, &b->q, "attn_q", d_q, c->d_model, c->qkv_bias);
+    if (status == PL_OK) status = linear(w, &b->k, "attn_k", d_kv, c->d_model, c->qkv_bias);
+    if (status == PL_OK) status = linear(w, &b->v, "attn_v", d_kv, c->d_model, c->qkv_bias);
+    if (status == PL_OK) {
+        status = linear(w, &b->o, "attn_output", c->d_model, d_q, c->attn_out_bias);
+    }
+    if (status == PL_OK) status = norms(w, b->norm[PL_MLP], names[PL_MLP]);
+    if (status == PL_OK && c->gated) {
+        status = linear(w, &b->gate, "ffn_gate", c->d_mlp, c->d_model, c->mlp_bias);
+    }
+    if (status == PL_OK) status = linear(w, &b->in, "ffn_up", c->d_mlp, c->d_model, c->mlp_bias);
+    if (status == PL_OK) status = linear(w, &b->out, "ffn_down", c->d_model, c->d_mlp, c->mlp_bias);
+    return status;
+}
+
+pl_status pl_walk_weights(const pl_config *c, pl_weights *weights, pl_walk_fn visit, void *context,
+                          pl_error *err) {
+    walker w = {c, visit, context, err, -1};
+    pl_status status = matrix(&w, &weights->embed, NULL, "token_embd", c->d_vocab, c->d_model);
+    if (status == PL_OK && c->positions == PL_POSITIONS_LEARNED) {
+        status = matrix(&w, &weights->positions, NULL, "position_embd", c->n_ctx, c->d_model);
+    }
+    if (status == PL_OK && c->norm_embed) {
+        status = norm(&w, &weights->norm_embed, "token_embd_norm");
+    }
+    for (w.layer = 0; w.layer < c->n_layers && status == PL_OK; w.layer++) {
+        status = block(&w, &weights->blocks[w.layer]);
+    }
+    w.layer = -1;
+    if (status == PL_OK && c->norm_final) status = norm(&w, &weights->norm_final, "output_norm");
+    if (status == PL_OK && !c->tied) {
+        status = linear(&w, &weights->unembed, "output", c->d_vocab, c->d_model, false);
+    }
+    return status;
+}
