@@ -21,8 +21,9 @@ build = {
   build_target = "all",
   install_target = "install",
   -- LuaRocks moves the module away from the rest, so the rest's place is compiled in.
-  build_variables = { HOME_DIR = "$(PREFIX)/share/perilune" },
+  build_variables = { BUILD = "build/rock", HOME_DIR = "$(PREFIX)/share/perilune" },
   install_variables = {
+    BUILD = "build/rock",
     PREFIX = "$(PREFIX)",
     MODULE_DIR = "$(LIBDIR)",
     HOME_DIR = "$(PREFIX)/share/perilune",
