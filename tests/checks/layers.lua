@@ -10,6 +10,7 @@ local RANK = {
   ["engine/sample"] = 6,
   ["lua"] = 7,
 }
+local MOST_LINES = 800
 -- Folders of one rank that may still use one another, in one direction only.
 local ALLOWED = { ["engine/text"] = { ["engine/format"] = true } }
 local FAMILIES = { "gpt", "llama", "bert", "mistral", "mixtral", "qwen", "gemma", "phi", "neox", "falcon",
@@ -97,6 +98,7 @@ for file in list:lines() do
     number = number + 1
     if not (folder_of(file) == "plugins" and file:match("%.c$")) then check_line(file, number, line) end
   end
+  if number > MOST_LINES then report(file, number, ("is longer than %d lines"):format(MOST_LINES)) end
 end
 list:close()
 assert(count > 0, "no sources found: run this from the project's root")
