@@ -188,7 +188,6 @@ typedef struct pl_decoder {
     uint8_t held[4]; /* the beginning of a UTF-8 character */
     uint8_t n_held;
     bool started;   /* some token was decoded */
-    bool has_text;  /* some byte was given out */
     int32_t strips; /* how many leading spaces may still be dropped */
 } pl_decoder;
 
