@@ -35,8 +35,8 @@ static size_t merge_short(const pl_merges *merges, int32_t *ids, size_t n) {
         if (ranks[best] == UINT32_MAX) break;
         ids[best] = made[best];
         n--;
-        for (size_t i = best + 1; i < n; i++) {
-            ids[i] = ids[i + 1];
+        for (size_t i = best + 1; i < n; i++) ids[i] = ids[i + 1];
+        for (size_t i = best + 1; i + 1 < n; i++) {
             ranks[i] = ranks[i + 1];
             made[i] = made[i + 1];
         }
@@ -125,7 +125,7 @@ static void push_pair(word *w, size_t left) {
 }
 
 static pl_status reserve_symbols(pl_encode_call *call, size_t n, pl_error *err) {
-    if (n <= call->symbols_capacity) return PL_OK;
+    if (call->symbols && n <= call->symbols_capacity) return PL_OK;
     size_t capacity = n < 256 ? 256 : n, bytes;
     free(call->symbols);
     free(call->heap);

@@ -26,10 +26,6 @@ void pl_ids_clear(pl_ids *ids) {
     *ids = (pl_ids){0};
 }
 
-pl_status pl_no_memory(pl_error *err) {
-    return pl_fail(err, PL_ERR_MEMORY, "no memory for the tokenizer");
-}
-
 pl_encode_options pl_encode_options_default(void) {
     return (pl_encode_options){.add_special = true, .parse_special = true};
 }

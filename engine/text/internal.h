@@ -6,6 +6,7 @@
 #include "spec.h"
 #include "tables.h"
 
+#include "../base/error.h"
 #include "../base/arena.h"
 
 typedef struct pl_norm {
@@ -127,6 +128,8 @@ pl_status pl_tell_ids(pl_encode_call *call, size_t from, pl_error *err);
 bool pl_piece_bytes(const pl_tokenizer *tok, int32_t id, pl_bytes piece, bool first,
                     pl_buffer rooms[2], pl_buffer *out);
 
-pl_status pl_no_memory(pl_error *err);
+static inline pl_status pl_no_memory(pl_error *err) {
+    return pl_fail(err, PL_ERR_MEMORY, "no memory for the tokenizer");
+}
 
 #endif

@@ -232,9 +232,10 @@ static void find_unknown(pl_spec_builder *b, const json_t *model) {
 
 static void mark_tokens(pl_spec_builder *b) {
     for (size_t i = 0; i < b->spec.n_tokens; i++) {
-        if (!b->pieces[i].data) b->attrs[i] = PL_TOKEN_UNUSED;
-        if (b->spec.byte_fallback && b->pieces[i].size == 6 &&
-            memcmp(b->pieces[i].data, "<0x", 3) == 0 && b->pieces[i].data[5] == '>')
+        if (!b->pieces[i].data)
+            b->attrs[i] = PL_TOKEN_UNUSED;
+        else if (b->spec.byte_fallback && b->pieces[i].size == 6 &&
+                 memcmp(b->pieces[i].data, "<0x", 3) == 0 && b->pieces[i].data[5] == '>')
             b->attrs[i] = PL_TOKEN_BYTE;
     }
 }

@@ -53,7 +53,10 @@ pl_status pl_unigram_word(pl_encode_call *call, size_t begin, size_t end, pl_err
     size_t size = end - begin;
     if (!reserve(call, size + 1)) return pl_no_memory(err);
     const char *s = pl_call_text(call) + begin;
-    for (size_t i = 0; i <= size; i++) call->back[i] = UINT32_MAX;
+    for (size_t i = 0; i <= size; i++) {
+        call->back[i] = UINT32_MAX;
+        call->via[i] = UNKNOWN;
+    }
     call->back[0] = 0;
     call->best[0] = 0;
     for (size_t at = 0, one; at < size; at += one) {
@@ -64,7 +67,7 @@ pl_status pl_unigram_word(pl_encode_call *call, size_t begin, size_t end, pl_err
     }
     /* Turn the way back around: afterwards back[i] is where the piece that begins at i ends. */
     size_t to = size, next = size;
-    while (to > 0) {
+    while (to > 0 && to <= size) {
         size_t from = call->back[to];
         call->back[to] = (uint32_t)next;
         next = to;

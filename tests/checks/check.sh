@@ -2,6 +2,7 @@
 # Runs every test and check, goes on after a failure, and ends with the sum over all of them:
 # `N passed, N failed, N skipped`. With the argument `lint`, only the checks of the sources.
 # Each part's output is kept in build/check/PART.log.
+set -o pipefail
 cd "$(dirname "$0")/../.." || exit 1
 mkdir -p build/check
 make="make --no-print-directory -j${JOBS:-$(nproc)} STRICT=1"
@@ -21,7 +22,7 @@ part() {
         passed=$((passed + 1))
     else
         failed=$((failed + 1)) broken+=("$name")
-        tail -n 60 "$log"
+        grep -E ': (fatal )?(error|warning): ' "$log" | tail -n 60 || tail -n 60 "$log"
     fi
 }
 
