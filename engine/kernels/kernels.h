@@ -31,8 +31,6 @@ typedef enum pl_activation {
 } pl_activation;
 
 typedef struct pl_kernels {
-    pl_isa isa;
-
     /* -- products with weights --------------------------------------------------------------
      * A tile: out[r * out_stride + j] = sum over k of w[j][k] * x[r][k], r < n_rows, j < n_out.
      *   w  row j at (char *)w + j * w_row_bytes, n_in elements of the table's type

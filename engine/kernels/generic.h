@@ -1,0 +1,756 @@
+/* Every kernel, written once over sixteen lanes. A file per instruction set includes its lanes_*.h
+ * and then this header, and fills its table; the compiler does the rest. */
+#ifndef PL_KERNELS_GENERIC_H
+#define PL_KERNELS_GENERIC_H
+
+#include <float.h>
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "blocks.h"
+#include "kernels.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* -- loading by type ------------------------------------------------------------------------- */
+
+ALWAYS_INLINE lanes load_as(pl_dtype dtype, const void *row, size_t k) {
+    if (dtype == PL_F32) return lanes_load((const float *)row + k);
+    const uint16_t *p = (const uint16_t *)row + k;
+    return dtype == PL_F16 ? lanes_load_f16(p) : lanes_load_bf16(p);
+}
+
+ALWAYS_INLINE lanes load_as_n(pl_dtype dtype, const void *row, size_t k, size_t n) {
+    if (dtype == PL_F32) return lanes_load_n((const float *)row + k, n);
+    uint16_t tail[16] = {0};
+    memcpy(tail, (const uint16_t *)row + k, n * sizeof *tail);
+    return load_as(dtype, tail, 0);
+}
+
+/* -- tiles ----------------------------------------------------------------------------------- */
+
+/* R rows by J columns of sums in registers. */
+ALWAYS_INLINE void register_tile(pl_dtype dtype, int R, int J, float *out, size_t out_stride,
+                                 const char *w, size_t w_row_bytes, const float *x, size_t x_stride,
+                                 size_t n_in) {
+    lanes sum[TILE_R * TILE_J];
+    for (int i = 0; i < R * J; i++) sum[i] = lanes_set(0);
+    size_t k = 0;
+    for (; k + 16 <= n_in; k += 16) {
+        lanes column[TILE_J];
+#pragma GCC unroll 8
+        for (int j = 0; j < J; j++) column[j] = load_as(dtype, w + (size_t)j * w_row_bytes, k);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+            lanes row = lanes_load(x + (size_t)r * x_stride + k);
+#pragma GCC unroll 8
+            for (int j = 0; j < J; j++) {
+                sum[r * J + j] = lanes_fma(row, column[j], sum[r * J + j]);
+            }
+        }
+    }
+    if (k < n_in) {
+        for (int j = 0; j < J; j++) {
+            lanes column = load_as_n(dtype, w + (size_t)j * w_row_bytes, k, n_in - k);
+            for (int r = 0; r < R; r++) {
+                lanes row = lanes_load_n(x + (size_t)r * x_stride + k, n_in - k);
+                sum[r * J + j] = lanes_fma(row, column, sum[r * J + j]);
+            }
+        }
+    }
+    for (int r = 0; r < R; r++) {
+        for (int j = 0; j < J; j++)
+            out[(size_t)r * out_stride + (size_t)j] = lanes_sum(sum[r * J + j]);
+    }
+}
+
+ALWAYS_INLINE void tile_columns(pl_dtype dtype, int R, float *out, size_t out_stride, const char *w,
+                                size_t w_row_bytes, size_t n_out, const float *x, size_t x_stride,
+                                size_t n_in) {
+    size_t j = 0;
+    for (; j + TILE_J <= n_out; j += TILE_J) {
+        register_tile(dtype, R, TILE_J, out + j, out_stride, w + j * w_row_bytes, w_row_bytes, x,
+                      x_stride, n_in);
+    }
+    for (; j < n_out; j++) {
+        register_tile(dtype, R, 1, out + j, out_stride, w + j * w_row_bytes, w_row_bytes, x,
+                      x_stride, n_in);
+    }
+}
+
+ALWAYS_INLINE void tile_as(pl_dtype dtype, float *out, size_t out_stride, const void *w,
+                           size_t w_row_bytes, size_t n_out, const float *x, size_t x_stride,
+                           size_t n_rows, size_t n_in) {
+    size_t r = 0;
+    for (; r + TILE_R <= n_rows; r += TILE_R) {
+        tile_columns(dtype, TILE_R, out + r * out_stride, out_stride, w, w_row_bytes, n_out,
+                     x + r * x_stride, x_stride, n_in);
+    }
+    for (; r < n_rows; r++) {
+        tile_columns(dtype, 1, out + r * out_stride, out_stride, w, w_row_bytes, n_out,
+                     x + r * x_stride, x_stride, n_in);
+    }
+}
+
+static void tile_f32(float *out, size_t out_stride, const void *w, size_t w_row_bytes, size_t n_out,
+                     const float *x, size_t x_stride, size_t n_rows, size_t n_in) {
+    tile_as(PL_F32, out, out_stride, w, w_row_bytes, n_out, x, x_stride, n_rows, n_in);
+}
+static void tile_f16(float *out, size_t out_stride, const void *w, size_t w_row_bytes, size_t n_out,
+                     const float *x, size_t x_stride, size_t n_rows, size_t n_in) {
+    tile_as(PL_F16, out, out_stride, w, w_row_bytes, n_out, x, x_stride, n_rows, n_in);
+}
+static void tile_bf16(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
+                      size_t n_out, const float *x, size_t x_stride, size_t n_rows, size_t n_in) {
+    tile_as(PL_BF16, out, out_stride, w, w_row_bytes, n_out, x, x_stride, n_rows, n_in);
+}
+
+/* Up to sixteen columns of one row: sum l holds, for each column, what lane l of the other layout
+ * would. */
+ALWAYS_INLINE void transposed_columns(pl_dtype dtype, float *out, const char *w, size_t w_row_bytes,
+                                      size_t n, const float *x, size_t n_in) {
+    lanes sum[16];
+    for (int l = 0; l < 16; l++) sum[l] = lanes_set(0);
+    for (size_t k = 0; k < n_in; k += 16) {
+        size_t n_lanes = n_in - k < 16 ? n_in - k : 16;
+        for (size_t l = 0; l < n_lanes; l++) {
+            const char *row = w + (k + l) * w_row_bytes;
+            lanes column = n == 16 ? load_as(dtype, row, 0) : load_as_n(dtype, row, 0, n);
+            sum[l] = lanes_fma(lanes_set(x[k + l]), column, sum[l]);
+        }
+    }
+    for (int half = 8; half > 0; half /= 2) {
+        for (int l = 0; l < half; l++) sum[l] = lanes_add(sum[l], sum[l + half]);
+    }
+    if (n == 16) {
+        lanes_store(out, sum[0]);
+    } else {
+        lanes_store_n(out, sum[0], n);
+    }
+}
+
+static void tile_transposed(pl_dtype dtype, float *out, size_t out_stride, const void *w,
+                            size_t w_row_bytes, size_t n_out, const float *x, size_t x_stride,
+                            size_t n_rows, size_t n_in) {
+    size_t element_bytes = dtype == PL_F32 ? 4 : 2;
+    for (size_t j = 0; j < n_out; j += 16) {
+        size_t n = n_out - j < 16 ? n_out - j : 16;
+        const char *first = (const char *)w + j * element_bytes;
+        for (size_t r = 0; r < n_rows; r++) {
+            float *place = out + r * out_stride + j;
+            const float *row = x + r * x_stride;
+            if (dtype == PL_F32) {
+                transposed_columns(PL_F32, place, first, w_row_bytes, n, row, n_in);
+            } else if (dtype == PL_F16) {
+                transposed_columns(PL_F16, place, first, w_row_bytes, n, row, n_in);
+            } else {
+                transposed_columns(PL_BF16, place, first, w_row_bytes, n, row, n_in);
+            }
+        }
+    }
+}
+
+/* -- quantised tiles -------------------------------------------------------------------------- */
+
+/* Adding and taking away 1.5 * 2^23 rounds to the nearest whole number, ties to even. */
+ALWAYS_INLINE int8_t round_to_int8(float x) {
+    return (int8_t)((x + 12582912.0f) - 12582912.0f);
+}
+
+/* A block with NaN or infinity becomes NaN: d = NaN. */
+ALWAYS_INLINE void round_block(float *d, int16_t *sums, int8_t *q, const float *x, int n) {
+    float largest = 0;
+    int finite = 1;
+    for (int i = 0; i < n; i++) {
+        float a = fabsf(x[i]);
+        largest = a > largest ? a : largest;
+        finite &= a <= FLT_MAX;
+    }
+    float inverse = finite && largest > 0 ? 127.0f / largest : 0;
+    if (!(inverse <= FLT_MAX)) inverse = 0; /* denormals too small to tell from zero */
+    *d = finite ? (inverse > 0 ? largest / 127.0f : 0) : NAN;
+    for (int i = 0; i < n; i++) q[i] = finite ? round_to_int8(x[i] * inverse) : 0;
+    for (int g = 0; g < n / PL_GROUP; g++) {
+        int sum = 0;
+        for (int i = 0; i < PL_GROUP; i++) sum += q[g * PL_GROUP + i];
+        sums[g] = (int16_t)sum;
+    }
+}
+
+static void round_activations32(void *out, const float *x, size_t n) {
+    for (size_t i = 0; i < n; i += 32) {
+        pl_activations32 a;
+        round_block(&a.d, a.sums, a.q, x + i, 32);
+        memcpy((pl_activations32 *)out + i / 32, &a, sizeof a);
+    }
+}
+
+static void round_activations256(void *out, const float *x, size_t n) {
+    for (size_t i = 0; i < n; i += 256) {
+        pl_activations256 a;
+        round_block(&a.d, a.sums, a.q, x + i, 256);
+        memcpy((pl_activations256 *)out + i / 256, &a, sizeof a);
+    }
+}
+
+/* acc + the product of one block of weights and one of activations. */
+ALWAYS_INLINE float block_product(float acc, const pl_block *b, float d, const int16_t *sums,
+                                  const int8_t *x, int n_groups, bool has_min) {
+    int32_t product = 0, minimum = 0;
+    for (int g = 0; g < n_groups; g++) {
+        int32_t dot = 0;
+        for (int i = 0; i < PL_GROUP; i++) {
+            dot += (int32_t)b->q[g * PL_GROUP + i] * (int32_t)x[g * PL_GROUP + i];
+        }
+        product += b->scale[g] * (dot - b->offset * sums[g]);
+        if (has_min) minimum += b->min[g] * sums[g];
+    }
+    acc = fmaf(b->d * d, (float)product, acc);
+    return has_min ? fmaf(b->dmin * d, -(float)minimum, acc) : acc;
+}
+
+enum { QUANTISED_ROWS = 64 }; /* rows whose sums are kept while a weight row is unpacked */
+
+ALWAYS_INLINE void tile_quantised_as(pl_unpack_fn unpack, size_t block_bytes, int n_groups,
+                                     bool has_min, float *out, size_t out_stride, const void *w,
+                                     size_t w_row_bytes, size_t n_out, const void *x,
+                                     size_t x_row_bytes, size_t n_rows, size_t n_in) {
+    size_t n_blocks = n_in / (size_t)(n_groups * PL_GROUP);
+    size_t x_block = n_groups == 2 ? sizeof(pl_activations32) : sizeof(pl_activations256);
+    size_t head = n_groups == 2 ? offsetof(pl_activations32, q) : offsetof(pl_activations256, q);
+    for (size_t first = 0; first < n_rows; first += QUANTISED_ROWS) {
+        size_t n = n_rows - first < QUANTISED_ROWS ? n_rows - first : QUANTISED_ROWS;
+        const char *rows = (const char *)x + first * x_row_bytes;
+        for (size_t j = 0; j < n_out; j++) {
+            float sums[QUANTISED_ROWS] = {0};
+            const uint8_t *row = (const uint8_t *)w + j * w_row_bytes;
+            for (size_t i = 0; i < n_blocks; i++) {
+                pl_block b;
+                unpack(&b, row + i * block_bytes);
+                for (size_t r = 0; r < n; r++) {
+                    const char *a = rows + r * x_row_bytes + i * x_block;
+                    float d;
+                    memcpy(&d, a, sizeof d);
+                    sums[r] = block_product(sums[r], &b, d, (const int16_t *)(a + sizeof d),
+                                            (const int8_t *)(a + head), n_groups, has_min);
+                }
+            }
+            for (size_t r = 0; r < n; r++) out[(first + r) * out_stride + j] = sums[r];
+        }
+    }
+}
+
+/* One function a type, so that the compiler sees each layout's constants. */
+static void tile_q4_0(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
+                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
+    tile_quantised_as(unpack_q4_0, 18, 2, false, out, out_stride, w, w_row_bytes, n_out, x,
+                      x_row_bytes, n_rows, n_in);
+}
+static void tile_q4_1(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
+                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
+    tile_quantised_as(unpack_q4_1, 20, 2, true, out, out_stride, w, w_row_bytes, n_out, x,
+                      x_row_bytes, n_rows, n_in);
+}
+static void tile_q5_0(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
+                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
+    tile_quantised_as(unpack_q5_0, 22, 2, false, out, out_stride, w, w_row_bytes, n_out, x,
+                      x_row_bytes, n_rows, n_in);
+}
+static void tile_q5_1(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
+                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
+    tile_quantised_as(unpack_q5_1, 24, 2, true, out, out_stride, w, w_row_bytes, n_out, x,
+                      x_row_bytes, n_rows, n_in);
+}
+static void tile_q8_0(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
+                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
+    tile_quantised_as(unpack_q8_0, 34, 2, false, out, out_stride, w, w_row_bytes, n_out, x,
+                      x_row_bytes, n_rows, n_in);
+}
+static void tile_q2_k(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
+                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
+    tile_quantised_as(unpack_q2_k, 84, 16, true, out, out_stride, w, w_row_bytes, n_out, x,
+                      x_row_bytes, n_rows, n_in);
+}
+static void tile_q3_k(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
+                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
+    tile_quantised_as(unpack_q3_k, 110, 16, false, out, out_stride, w, w_row_bytes, n_out, x,
+                      x_row_bytes, n_rows, n_in);
+}
+static void tile_q4_k(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
+                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
+    tile_quantised_as(unpack_q4_k, 144, 16, true, out, out_stride, w, w_row_bytes, n_out, x,
+                      x_row_bytes, n_rows, n_in);
+}
+static void tile_q5_k(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
+                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
+    tile_quantised_as(unpack_q5_k, 176, 16, true, out, out_stride, w, w_row_bytes, n_out, x,
+                      x_row_bytes, n_rows, n_in);
+}
+static void tile_q6_k(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
+                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
+    tile_quantised_as(unpack_q6_k, 210, 16, false, out, out_stride, w, w_row_bytes, n_out, x,
+                      x_row_bytes, n_rows, n_in);
+}
+
+/* -- conversions ------------------------------------------------------------------------------ */
+
+ALWAYS_INLINE void blocks_to_f32(pl_unpack_fn unpack, size_t block_bytes, int n_groups, float *out,
+                                 const void *row, size_t n) {
+    size_t width = (size_t)(n_groups * PL_GROUP);
+    for (size_t i = 0; i < n / width; i++) {
+        pl_block b;
+        unpack(&b, (const uint8_t *)row + i * block_bytes);
+        block_to_f32(out + i * width, &b, n_groups);
+    }
+}
+
+static void q4_0_to_f32(float *out, const void *row, size_t n) {
+    blocks_to_f32(unpack_q4_0, 18, 2, out, row, n);
+}
+static void q4_1_to_f32(float *out, const void *row, size_t n) {
+    blocks_to_f32(unpack_q4_1, 20, 2, out, row, n);
+}
+static void q5_0_to_f32(float *out, const void *row, size_t n) {
+    blocks_to_f32(unpack_q5_0, 22, 2, out, row, n);
+}
+static void q5_1_to_f32(float *out, const void *row, size_t n) {
+    blocks_to_f32(unpack_q5_1, 24, 2, out, row, n);
+}
+static void q8_0_to_f32(float *out, const void *row, size_t n) {
+    blocks_to_f32(unpack_q8_0, 34, 2, out, row, n);
+}
+static void q2_k_to_f32(float *out, const void *row, size_t n) {
+    blocks_to_f32(unpack_q2_k, 84, 16, out, row, n);
+}
+static void q3_k_to_f32(float *out, const void *row, size_t n) {
+    blocks_to_f32(unpack_q3_k, 110, 16, out, row, n);
+}
+static void q4_k_to_f32(float *out, const void *row, size_t n) {
+    blocks_to_f32(unpack_q4_k, 144, 16, out, row, n);
+}
+static void q5_k_to_f32(float *out, const void *row, size_t n) {
+    blocks_to_f32(unpack_q5_k, 176, 16, out, row, n);
+}
+static void q6_k_to_f32(float *out, const void *row, size_t n) {
+    blocks_to_f32(unpack_q6_k, 210, 16, out, row, n);
+}
+
+static void f32_to_f32(float *out, const void *row, size_t n) {
+    memcpy(out, row, n * sizeof *out);
+}
+
+ALWAYS_INLINE void widen(pl_dtype dtype, float *out, const void *row, size_t n) {
+    size_t k = 0;
+    for (; k + 16 <= n; k += 16) lanes_store(out + k, load_as(dtype, row, k));
+    if (k < n) lanes_store_n(out + k, load_as_n(dtype, row, k, n - k), n - k);
+}
+static void f16_to_f32(float *out, const void *row, size_t n) {
+    widen(PL_F16, out, row, n);
+}
+static void bf16_to_f32(float *out, const void *row, size_t n) {
+    widen(PL_BF16, out, row, n);
+}
+
+static void f32_from_f32(void *out, const float *x, size_t n) {
+    memcpy(out, x, n * sizeof *x);
+}
+static void f16_from_f32(void *out, const float *x, size_t n) {
+    size_t k = 0;
+    for (; k + 16 <= n; k += 16) lanes_store_f16((uint16_t *)out + k, lanes_load(x + k));
+    if (k < n) {
+        uint16_t tail[16];
+        lanes_store_f16(tail, lanes_load_n(x + k, n - k));
+        memcpy((uint16_t *)out + k, tail, (n - k) * sizeof *tail);
+    }
+}
+static void bf16_from_f32(void *out, const float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) ((uint16_t *)out)[i] = float_to_bfloat(x[i]);
+}
+
+/* -- rows ------------------------------------------------------------------------------------- */
+
+static float row_sum(const float *x, size_t n) {
+    lanes sum = lanes_set(0);
+    size_t k = 0;
+    for (; k + 16 <= n; k += 16) sum = lanes_add(sum, lanes_load(x + k));
+    if (k < n) sum = lanes_add(sum, lanes_load_n(x + k, n - k));
+    return lanes_sum(sum);
+}
+
+static float row_dot(const float *a, const float *b, size_t n) {
+    lanes sum = lanes_set(0);
+    size_t k = 0;
+    for (; k + 16 <= n; k += 16) sum = lanes_fma(lanes_load(a + k), lanes_load(b + k), sum);
+    if (k < n) sum = lanes_fma(lanes_load_n(a + k, n - k), lanes_load_n(b + k, n - k), sum);
+    return lanes_sum(sum);
+}
+
+static float row_max(const float *x, size_t n) {
+    lanes most = lanes_set(-INFINITY), nans = lanes_set(0);
+    size_t k = 0;
+    for (; k + 16 <= n; k += 16) {
+        lanes v = lanes_load(x + k);
+        most = lanes_max(v, most);
+        nans = lanes_add(nans, lanes_sub(v, v)); /* NaN from NaN, and from infinities */
+    }
+    float result = lanes_max_of(most);
+    bool suspect = isnan(lanes_sum(nans));
+    for (size_t i = suspect ? 0 : k; i < n; i++) {
+        if (isnan(x[i])) return NAN;
+        if (x[i] > result) result = x[i];
+    }
+    return result;
+}
+
+static void row_add(float *out, const float *a, const float *b, size_t n) {
+    size_t k = 0;
+    for (; k + 16 <= n; k += 16)
+        lanes_store(out + k, lanes_add(lanes_load(a + k), lanes_load(b + k)));
+    for (; k < n; k++) out[k] = a[k] + b[k];
+}
+
+static void row_mul(float *out, const float *a, const float *b, size_t n) {
+    size_t k = 0;
+    for (; k + 16 <= n; k += 16)
+        lanes_store(out + k, lanes_mul(lanes_load(a + k), lanes_load(b + k)));
+    for (; k < n; k++) out[k] = a[k] * b[k];
+}
+
+static void row_scale(float *out, const float *x, float factor, size_t n) {
+    size_t k = 0;
+    for (; k + 16 <= n; k += 16)
+        lanes_store(out + k, lanes_mul(lanes_load(x + k), lanes_set(factor)));
+    for (; k < n; k++) out[k] = x[k] * factor;
+}
+
+static void row_axpy(float *out, const float *x, float factor, size_t n) {
+    lanes f = lanes_set(factor);
+    size_t k = 0;
+    for (; k + 16 <= n; k += 16) {
+        lanes_store(out + k, lanes_fma(f, lanes_load(x + k), lanes_load(out + k)));
+    }
+    if (k < n) {
+        lanes tail = lanes_fma(f, lanes_load_n(x + k, n - k), lanes_load_n(out + k, n - k));
+        lanes_store_n(out + k, tail, n - k);
+    }
+}
+
+/* -- transcendental functions ------------------------------------------------------------------ */
+
+/* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2; e^r by its Taylor series to r^7,
+ * which is within 2^-26; 2^n in two factors so that denormals and infinity come out right. */
+ALWAYS_INLINE lanes exp_of(lanes x) {
+    const lanes magic = lanes_set(12582912.0f); /* 1.5 * 2^23: adding it rounds */
+    lanes clamped = lanes_min(lanes_max(x, lanes_set(-110.0f)), lanes_set(100.0f));
+    lanes n = lanes_sub(lanes_fma(clamped, lanes_set(1.44269504f), magic), magic);
+    lanes r = lanes_fma(n, lanes_set(-0.693359375f), clamped); /* ln 2 in two parts */
+    r = lanes_fma(n, lanes_set(2.12194440e-4f), r);
+    lanes p = lanes_set(1.0f / 5040);
+    p = lanes_fma(p, r, lanes_set(1.0f / 720));
+    p = lanes_fma(p, r, lanes_set(1.0f / 120));
+    p = lanes_fma(p, r, lanes_set(1.0f / 24));
+    p = lanes_fma(p, r, lanes_set(1.0f / 6));
+    p = lanes_fma(p, r, lanes_set(0.5f));
+    p = lanes_fma(p, r, lanes_set(1.0f));
+    p = lanes_fma(p, r, lanes_set(1.0f));
+    lanes half = lanes_sub(lanes_fma(n, lanes_set(0.5f), magic), magic);
+    p = lanes_mul(lanes_mul(p, lanes_pow2(half)), lanes_pow2(lanes_sub(n, half)));
+    return lanes_keep_nan(x, p);
+}
+
+/* 1 / (1 + e^-x) */
+ALWAYS_INLINE lanes sigmoid_of(lanes x) {
+    lanes one = lanes_set(1.0f);
+    return lanes_div(one, lanes_add(one, exp_of(lanes_sub(lanes_set(0), x))));
+}
+
+/* tanh |x|: near 0 the odd series of Cephes's tanhf, elsewhere 1 - 2 / (e^2x + 1). */
+ALWAYS_INLINE lanes tanh_of(lanes x) {
+    lanes a = lanes_abs(x), s = lanes_mul(x, x), one = lanes_set(1.0f);
+    lanes p = lanes_set(-5.70498872745e-3f);
+    p = lanes_fma(p, s, lanes_set(2.06390887954e-2f));
+    p = lanes_fma(p, s, lanes_set(-5.37397155531e-2f));
+    p = lanes_fma(p, s, lanes_set(1.33314422036e-1f));
+    p = lanes_fma(p, s, lanes_set(-3.33332819422e-1f));
+    lanes near = lanes_fma(lanes_mul(p, s), a, a);
+    lanes far = lanes_add(exp_of(lanes_add(a, a)), one);
+    far = lanes_sub(one, lanes_div(lanes_set(2.0f), far));
+    lanes y = lanes_if_less(a, lanes_set(0.625f), near, far);
+    return lanes_keep_nan(x, lanes_copy_sign(y, x));
+}
+
+/* erf: near 0 an odd polynomial, elsewhere 1 - e^-p(|x|); both minimax fits. */
+ALWAYS_INLINE lanes erf_of(lanes x) {
+    lanes a = lanes_abs(x), s = lanes_mul(x, x);
+    lanes near = lanes_set(-5.96761703e-4f);
+    near = lanes_fma(near, s, lanes_set(4.99119423e-3f));
+    near = lanes_fma(near, s, lanes_set(-2.67681349e-2f));
+    near = lanes_fma(near, s, lanes_set(1.12819925e-1f));
+    near = lanes_fma(near, s, lanes_set(-3.76125336e-1f));
+    near = lanes_fma(near, s, lanes_set(1.28379166e-1f));
+    near = lanes_fma(near, a, a);
+    lanes far = lanes_fma(lanes_set(-1.72853470e-5f), a, lanes_set(3.83197126e-4f));
+    lanes odd = lanes_fma(lanes_set(-3.88396438e-3f), a, lanes_set(2.42546219e-2f));
+    far = lanes_fma(far, s, odd);
+    far = lanes_fma(far, a, lanes_set(-1.06777877e-1f));
+    far = lanes_fma(far, a, lanes_set(-6.34846687e-1f));
+    far = lanes_fma(far, a, lanes_set(-1.28717512e-1f));
+    far = lanes_fma(far, a, lanes_sub(lanes_set(0), a));
+    far = lanes_sub(lanes_set(1.0f), exp_of(far));
+    lanes y = lanes_if_less(a, lanes_set(0.9277344f), near, far);
+    y = lanes_if_less(a, lanes_set(4.0f), y, lanes_set(1.0f)); /* the fit ends there */
+    return lanes_keep_nan(x, lanes_copy_sign(y, x));
+}
+
+/* x sigmoid(2 u) with u = sqrt(2/pi) (x + 0.044715 x^3), which equals 0.5 x (1 + tanh u). */
+ALWAYS_INLINE lanes gelu_tanh_of(lanes x) {
+    lanes cubic = lanes_fma(lanes_mul(lanes_mul(x, x), lanes_set(0.044715f)), x, x);
+    lanes e = exp_of(lanes_mul(lanes_set(-2 * 0.79788456f), cubic));
+    return lanes_div(x, lanes_add(lanes_set(1.0f), e));
+}
+ALWAYS_INLINE lanes gelu_erf_of(lanes x) {
+    lanes half = lanes_mul(lanes_set(0.5f), x);
+    return lanes_fma(half, erf_of(lanes_mul(x, lanes_set(0.70710678f))), half);
+}
+ALWAYS_INLINE lanes silu_of(lanes x) {
+    return lanes_div(x, lanes_add(lanes_set(1.0f), exp_of(lanes_sub(lanes_set(0), x))));
+}
+ALWAYS_INLINE lanes relu_of(lanes x) {
+    return lanes_keep_nan(x, lanes_max(x, lanes_set(0)));
+}
+
+typedef lanes (*lanes_fn)(lanes x);
+
+ALWAYS_INLINE void map_row(lanes_fn f, float *out, const float *x, size_t n) {
+    size_t k = 0;
+    for (; k + 16 <= n; k += 16) lanes_store(out + k, f(lanes_load(x + k)));
+    if (k < n) lanes_store_n(out + k, f(lanes_load_n(x + k, n - k)), n - k);
+}
+static void row_exp(float *out, const float *x, size_t n) {
+    map_row(exp_of, out, x, n);
+}
+static void act_gelu_tanh(float *out, const float *x, size_t n) {
+    map_row(gelu_tanh_of, out, x, n);
+}
+static void act_gelu_erf(float *out, const float *x, size_t n) {
+    map_row(gelu_erf_of, out, x, n);
+}
+static void act_silu(float *out, const float *x, size_t n) {
+    map_row(silu_of, out, x, n);
+}
+static void act_relu(float *out, const float *x, size_t n) {
+    map_row(relu_of, out, x, n);
+}
+static void act_tanh(float *out, const float *x, size_t n) {
+    map_row(tanh_of, out, x, n);
+}
+static void act_sigmoid(float *out, const float *x, size_t n) {
+    map_row(sigmoid_of, out, x, n);
+}
+
+/* -- norms and softmax ------------------------------------------------------------------------- */
+
+static void layer_norm_stats(float *mean, float *scale, const float *x, size_t n, float eps) {
+    float m = row_sum(x, n) / (float)n;
+    lanes sum = lanes_set(0), centre = lanes_set(m);
+    size_t k = 0;
+    for (; k + 16 <= n; k += 16) {
+        lanes d = lanes_sub(lanes_load(x + k), centre);
+        sum = lanes_fma(d, d, sum);
+    }
+    if (k < n) { /* the lanes of no element must not count as -mean */
+        float tail[16] = {0};
+        for (size_t i = k; i < n; i++) tail[i - k] = x[i] - m;
+        sum = lanes_fma(lanes_load(tail), lanes_load(tail), sum);
+    }
+    *mean = m;
+    *scale = sqrtf(lanes_sum(sum) / (float)n + eps);
+}
+
+static void rms_norm_stats(float *mean, float *scale, const float *x, size_t n, float eps) {
+    *mean = 0;
+    *scale = sqrtf(row_dot(x, x, n) / (float)n + eps);
+}
+
+ALWAYS_INLINE lanes normalized(lanes x, lanes mean, lanes scale, const lanes *gain,
+                               const lanes *bias) {
+    x = lanes_div(lanes_sub(x, mean), scale);
+    if (gain) return bias ? lanes_fma(x, *gain, *bias) : lanes_mul(x, *gain);
+    return bias ? lanes_add(x, *bias) : x;
+}
+
+static void normalize(float *out, const float *x, float mean, float scale, const float *gain,
+                      const float *bias, size_t n) {
+    lanes m = lanes_set(mean), s = lanes_set(scale), g, b;
+    size_t k = 0;
+    for (; k + 16 <= n; k += 16) {
+        if (gain) g = lanes_load(gain + k);
+        if (bias) b = lanes_load(bias + k);
+        lanes_store(out + k,
+                    normalized(lanes_load(x + k), m, s, gain ? &g : NULL, bias ? &b : NULL));
+    }
+    if (k < n) {
+        if (gain) g = lanes_load_n(gain + k, n - k);
+        if (bias) b = lanes_load_n(bias + k, n - k);
+        lanes y = normalized(lanes_load_n(x + k, n - k), m, s, gain ? &g : NULL, bias ? &b : NULL);
+        lanes_store_n(out + k, y, n - k);
+    }
+}
+
+static void softmax(float *out, const float *x, size_t n) {
+    float most = row_max(x, n);
+    lanes shift = lanes_set(most), sum = lanes_set(0);
+    size_t k = 0;
+    for (; k + 16 <= n; k += 16) {
+        lanes e = exp_of(lanes_sub(lanes_load(x + k), shift));
+        sum = lanes_add(sum, e);
+        lanes_store(out + k, e);
+    }
+    if (k < n) {
+        lanes_store_n(out + k, exp_of(lanes_sub(lanes_load_n(x + k, n - k), shift)), n - k);
+        sum = lanes_add(sum, lanes_load_n(out + k, n - k));
+    }
+    lanes total = lanes_set(lanes_sum(sum));
+    for (k = 0; k + 16 <= n; k += 16) lanes_store(out + k, lanes_div(lanes_load(out + k), total));
+    if (k < n) lanes_store_n(out + k, lanes_div(lanes_load_n(out + k, n - k), total), n - k);
+}
+
+static void rotate(float *x, const float *cosines, const float *sines, size_t n_pairs, bool half) {
+    float *second = half ? x + n_pairs : x + 1;
+    size_t step = half ? 1 : 2, i = 0;
+    for (; half && i + 16 <= n_pairs; i += 16) {
+        lanes a = lanes_load(x + i), b = lanes_load(second + i);
+        lanes c = lanes_load(cosines + i), s = lanes_load(sines + i);
+        lanes_store(x + i, lanes_fma(a, c, lanes_sub(lanes_set(-0.0f), lanes_mul(b, s))));
+        lanes_store(second + i, lanes_fma(b, c, lanes_mul(a, s)));
+    }
+    for (; i < n_pairs; i++) {
+        float a = x[i * step], b = second[i * step];
+        x[i * step] = fmaf(a, cosines[i], -(b * sines[i]));
+        second[i * step] = fmaf(b, cosines[i], a * sines[i]);
+    }
+}
+
+/* -- attention --------------------------------------------------------------------------------- */
+
+static void attention_scores(float *scores, const float *q, const void *keys, pl_dtype dtype,
+                             size_t row_bytes, size_t n_keys, size_t d, float factor) {
+    if (dtype == PL_F32) {
+        tile_as(PL_F32, scores, n_keys, keys, row_bytes, n_keys, q, d, 1, d);
+    } else {
+        tile_as(PL_F16, scores, n_keys, keys, row_bytes, n_keys, q, d, 1, d);
+    }
+    row_scale(scores, scores, factor, n_keys);
+}
+
+enum { MIX_LANES = 4 }; /* columns of sixteen that are summed side by side */
+
+ALWAYS_INLINE void mix_as(pl_dtype dtype, int n_lanes, float *z, const float *pattern,
+                          const char *values, size_t row_bytes, size_t n_keys, size_t at) {
+    lanes sum[MIX_LANES];
+    for (int j = 0; j < n_lanes; j++) sum[j] = lanes_set(0);
+    for (size_t p = 0; p < n_keys; p++) {
+        lanes weight = lanes_set(pattern[p]);
+#pragma GCC unroll 4
+        for (int j = 0; j < n_lanes; j++) {
+            lanes v = load_as(dtype, values + p * row_bytes, at + 16 * (size_t)j);
+            sum[j] = lanes_fma(weight, v, sum[j]);
+        }
+    }
+    for (int j = 0; j < n_lanes; j++) {
+        float *place = z + at + 16 * (size_t)j;
+        lanes_store(place, lanes_add(lanes_load(place), sum[j]));
+    }
+}
+
+ALWAYS_INLINE void mix_typed(pl_dtype dtype, float *z, const float *pattern, const char *values,
+                             size_t row_bytes, size_t n_keys, size_t d) {
+    size_t i = 0;
+    for (; i + 16 * MIX_LANES <= d; i += 16 * MIX_LANES) {
+        mix_as(dtype, MIX_LANES, z, pattern, values, row_bytes, n_keys, i);
+    }
+    for (; i + 16 <= d; i += 16) mix_as(dtype, 1, z, pattern, values, row_bytes, n_keys, i);
+    if (i == d) return;
+    lanes sum = lanes_set(0);
+    for (size_t p = 0; p < n_keys; p++) {
+        lanes v = load_as_n(dtype, values + p * row_bytes, i, d - i);
+        sum = lanes_fma(lanes_set(pattern[p]), v, sum);
+    }
+    lanes_store_n(z + i, lanes_add(lanes_load_n(z + i, d - i), sum), d - i);
+}
+
+static void attention_mix(float *z, const float *pattern, const void *values, pl_dtype dtype,
+                          size_t row_bytes, size_t n_keys, size_t d) {
+    if (dtype == PL_F32) {
+        mix_typed(PL_F32, z, pattern, values, row_bytes, n_keys, d);
+    } else {
+        mix_typed(PL_F16, z, pattern, values, row_bytes, n_keys, d);
+    }
+}
+
+/* -- the table --------------------------------------------------------------------------------- */
+
+static const pl_kernels generic_table = {
+    .tile_f32 = tile_f32,
+    .tile_f16 = tile_f16,
+    .tile_bf16 = tile_bf16,
+    .tile_transposed = tile_transposed,
+    .tile_quantised = {[PL_Q4_0] = tile_q4_0,
+                       [PL_Q4_1] = tile_q4_1,
+                       [PL_Q5_0] = tile_q5_0,
+                       [PL_Q5_1] = tile_q5_1,
+                       [PL_Q8_0] = tile_q8_0,
+                       [PL_Q2_K] = tile_q2_k,
+                       [PL_Q3_K] = tile_q3_k,
+                       [PL_Q4_K] = tile_q4_k,
+                       [PL_Q5_K] = tile_q5_k,
+                       [PL_Q6_K] = tile_q6_k},
+    .round_activations = {[PL_Q4_0] = round_activations32,
+                          [PL_Q4_1] = round_activations32,
+                          [PL_Q5_0] = round_activations32,
+                          [PL_Q5_1] = round_activations32,
+                          [PL_Q8_0] = round_activations32,
+                          [PL_Q2_K] = round_activations256,
+                          [PL_Q3_K] = round_activations256,
+                          [PL_Q4_K] = round_activations256,
+                          [PL_Q5_K] = round_activations256,
+                          [PL_Q6_K] = round_activations256},
+    .to_f32 = {[PL_F32] = f32_to_f32,
+               [PL_F16] = f16_to_f32,
+               [PL_BF16] = bf16_to_f32,
+               [PL_Q4_0] = q4_0_to_f32,
+               [PL_Q4_1] = q4_1_to_f32,
+               [PL_Q5_0] = q5_0_to_f32,
+               [PL_Q5_1] = q5_1_to_f32,
+               [PL_Q8_0] = q8_0_to_f32,
+               [PL_Q2_K] = q2_k_to_f32,
+               [PL_Q3_K] = q3_k_to_f32,
+               [PL_Q4_K] = q4_k_to_f32,
+               [PL_Q5_K] = q5_k_to_f32,
+               [PL_Q6_K] = q6_k_to_f32},
+    .from_f32 = {[PL_F32] = f32_from_f32, [PL_F16] = f16_from_f32, [PL_BF16] = bf16_from_f32},
+    .sum = row_sum,
+    .dot = row_dot,
+    .max = row_max,
+    .add = row_add,
+    .mul = row_mul,
+    .scale = row_scale,
+    .axpy = row_axpy,
+    .exp = row_exp,
+    .layer_norm_stats = layer_norm_stats,
+    .rms_norm_stats = rms_norm_stats,
+    .normalize = normalize,
+    .softmax = softmax,
+    .activate = {[PL_ACT_GELU_TANH] = act_gelu_tanh,
+                 [PL_ACT_GELU_ERF] = act_gelu_erf,
+                 [PL_ACT_SILU] = act_silu,
+                 [PL_ACT_RELU] = act_relu,
+                 [PL_ACT_TANH] = act_tanh,
+                 [PL_ACT_SIGMOID] = act_sigmoid},
+    .rotate = rotate,
+    .attention_scores = attention_scores,
+    .attention_mix = attention_mix,
+};
+
+#endif

@@ -1,0 +1,25 @@
+#include "kernels.h"
+
+#include "blocks.h"
+#include "tables.h"
+
+const pl_kernels *pl_kernels_for(pl_isa isa) {
+    if (!pl_cpu_supports(isa)) return NULL;
+#if defined(__x86_64__)
+    if (isa == PL_ISA_AVX2) return pl_kernels_avx2();
+    if (isa == PL_ISA_AVX512) return pl_kernels_avx512();
+#endif
+    return isa == PL_ISA_PLAIN ? pl_kernels_plain() : NULL;
+}
+
+pl_status pl_kernels_choose(const pl_kernels **kernels, pl_error *err) {
+    pl_isa isa;
+    pl_status status = pl_cpu_choose(&isa, err);
+    if (status == PL_OK) *kernels = pl_kernels_for(isa);
+    return status;
+}
+
+size_t pl_activation_row_bytes(pl_dtype dtype, size_t n) {
+    return pl_dtype_get(dtype)->block_elements == 32 ? n / 32 * sizeof(pl_activations32)
+                                                     : n / 256 * sizeof(pl_activations256);
+}

@@ -1,0 +1,110 @@
+/* Sixteen floats as two AVX registers: lanes 0 to 7 and 8 to 15. As lanes_plain.h. */
+#ifndef PL_KERNELS_LANES_AVX2_H
+#define PL_KERNELS_LANES_AVX2_H
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef struct lanes {
+    __m256 lo, hi;
+} lanes;
+
+static inline lanes lanes_set(float x) {
+    return (lanes){_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
+static inline lanes lanes_load(const float *p) {
+    return (lanes){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
+static inline lanes lanes_load_n(const float *p, size_t n) {
+    float v[16] = {0};
+    memcpy(v, p, n * sizeof *p);
+    return lanes_load(v);
+}
+static inline void lanes_store(float *p, lanes a) {
+    _mm256_storeu_ps(p, a.lo);
+    _mm256_storeu_ps(p + 8, a.hi);
+}
+static inline void lanes_store_n(float *p, lanes a, size_t n) {
+    float v[16];
+    lanes_store(v, a);
+    memcpy(p, v, n * sizeof *p);
+}
+static inline lanes lanes_add(lanes a, lanes b) {
+    return (lanes){_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
+}
+static inline lanes lanes_sub(lanes a, lanes b) {
+    return (lanes){_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)};
+}
+static inline lanes lanes_mul(lanes a, lanes b) {
+    return (lanes){_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
+}
+static inline lanes lanes_div(lanes a, lanes b) {
+    return (lanes){_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
+}
+static inline lanes lanes_fma(lanes a, lanes b, lanes c) {
+    return (lanes){_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+static inline lanes lanes_max(lanes a, lanes b) {
+    return (lanes){_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
+}
+static inline lanes lanes_min(lanes a, lanes b) {
+    return (lanes){_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
+}
+static inline lanes lanes_if_less(lanes test, lanes limit, lanes a, lanes b) {
+    return (lanes){_mm256_blendv_ps(b.lo, a.lo, _mm256_cmp_ps(test.lo, limit.lo, _CMP_LT_OQ)),
+                   _mm256_blendv_ps(b.hi, a.hi, _mm256_cmp_ps(test.hi, limit.hi, _CMP_LT_OQ))};
+}
+static inline lanes lanes_keep_nan(lanes test, lanes a) {
+    return (lanes){_mm256_blendv_ps(a.lo, test.lo, _mm256_cmp_ps(test.lo, test.lo, _CMP_UNORD_Q)),
+                   _mm256_blendv_ps(a.hi, test.hi, _mm256_cmp_ps(test.hi, test.hi, _CMP_UNORD_Q))};
+}
+static inline lanes lanes_abs(lanes a) {
+    __m256 sign = _mm256_set1_ps(-0.0f);
+    return (lanes){_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
+}
+static inline lanes lanes_copy_sign(lanes a, lanes b) {
+    __m256 sign = _mm256_set1_ps(-0.0f);
+    a = lanes_abs(a);
+    return (lanes){_mm256_or_ps(a.lo, _mm256_and_ps(sign, b.lo)),
+                   _mm256_or_ps(a.hi, _mm256_and_ps(sign, b.hi))};
+}
+static inline __m256 pow2_half(__m256 n) {
+    __m256i biased = _mm256_add_epi32(_mm256_cvttps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
+}
+static inline lanes lanes_pow2(lanes n) {
+    return (lanes){pow2_half(n.lo), pow2_half(n.hi)};
+}
+static inline lanes lanes_load_f16(const uint16_t *p) {
+    return (lanes){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
+                   _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8)))};
+}
+static inline void lanes_store_f16(uint16_t *p, lanes a) {
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(a.lo, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128((__m128i *)(p + 8), _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline __m256 bf16_half(const uint16_t *p) {
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+static inline lanes lanes_load_bf16(const uint16_t *p) {
+    return (lanes){bf16_half(p), bf16_half(p + 8)};
+}
+static inline float lanes_sum(lanes a) {
+    __m256 eight = _mm256_add_ps(a.lo, a.hi);
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+static inline float lanes_max_of(lanes a) {
+    __m256 eight = _mm256_max_ps(a.lo, a.hi);
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+/* 2 x 3 tiles: 12 of 16 registers hold sums. */
+enum { TILE_R = 2, TILE_J = 3 };
+
+#endif

@@ -1,0 +1,91 @@
+/* Sixteen floats in one AVX-512 register. As lanes_plain.h. */
+#ifndef PL_KERNELS_LANES_AVX512_H
+#define PL_KERNELS_LANES_AVX512_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+typedef __m512 lanes;
+
+static inline __mmask16 first_lanes(size_t n) {
+    return (__mmask16)((1u << n) - 1);
+}
+static inline lanes lanes_set(float x) {
+    return _mm512_set1_ps(x);
+}
+static inline lanes lanes_load(const float *p) {
+    return _mm512_loadu_ps(p);
+}
+static inline lanes lanes_load_n(const float *p, size_t n) {
+    return _mm512_maskz_loadu_ps(first_lanes(n), p);
+}
+static inline void lanes_store(float *p, lanes a) {
+    _mm512_storeu_ps(p, a);
+}
+static inline void lanes_store_n(float *p, lanes a, size_t n) {
+    _mm512_mask_storeu_ps(p, first_lanes(n), a);
+}
+static inline lanes lanes_add(lanes a, lanes b) {
+    return _mm512_add_ps(a, b);
+}
+static inline lanes lanes_sub(lanes a, lanes b) {
+    return _mm512_sub_ps(a, b);
+}
+static inline lanes lanes_mul(lanes a, lanes b) {
+    return _mm512_mul_ps(a, b);
+}
+static inline lanes lanes_div(lanes a, lanes b) {
+    return _mm512_div_ps(a, b);
+}
+static inline lanes lanes_fma(lanes a, lanes b, lanes c) {
+    return _mm512_fmadd_ps(a, b, c);
+}
+static inline lanes lanes_max(lanes a, lanes b) {
+    return _mm512_max_ps(a, b);
+}
+static inline lanes lanes_min(lanes a, lanes b) {
+    return _mm512_min_ps(a, b);
+}
+static inline lanes lanes_if_less(lanes test, lanes limit, lanes a, lanes b) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(test, limit, _CMP_LT_OQ), b, a);
+}
+static inline lanes lanes_keep_nan(lanes test, lanes a) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(test, test, _CMP_UNORD_Q), a, test);
+}
+static inline lanes lanes_abs(lanes a) {
+    return _mm512_abs_ps(a);
+}
+static inline lanes lanes_copy_sign(lanes a, lanes b) {
+    return _mm512_or_ps(_mm512_abs_ps(a), _mm512_and_ps(b, _mm512_set1_ps(-0.0f)));
+}
+static inline lanes lanes_pow2(lanes n) {
+    __m512i biased = _mm512_add_epi32(_mm512_cvttps_epi32(n), _mm512_set1_epi32(127));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));
+}
+static inline lanes lanes_load_f16(const uint16_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+static inline void lanes_store_f16(uint16_t *p, lanes a) {
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline lanes lanes_load_bf16(const uint16_t *p) {
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+static inline float lanes_sum(lanes a) {
+    __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+static inline float lanes_max_of(lanes a) {
+    __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+/* 4 x 5 tiles: 20 of 32 registers hold sums, and 9 loads feed 20 multiply-adds. */
+enum { TILE_R = 4, TILE_J = 5 };
+
+#endif

@@ -1,0 +1,11 @@
+/* The tables of each instruction set; a build for another processor has only the plain one. */
+#ifndef PL_KERNELS_TABLES_H
+#define PL_KERNELS_TABLES_H
+
+#include "kernels.h"
+
+const pl_kernels *pl_kernels_plain(void);
+const pl_kernels *pl_kernels_avx2(void);
+const pl_kernels *pl_kernels_avx512(void);
+
+#endif
