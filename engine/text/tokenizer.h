@@ -47,8 +47,24 @@ void pl_ids_clear(pl_ids *ids);
  * Errors: PL_ERR_IO (nothing there), PL_ERR_FORMAT, PL_ERR_UNSUPPORTED (names the component). */
 pl_status pl_tokenizer_load(pl_tokenizer **out, const char *path, pl_error *err);
 
-/* From the metadata of an open GGUF file, which may be closed afterwards (declared in
- * tokenizer_gguf.h, which includes format/gguf.h). */
+/* Where the metadata of a GGUF file is looked up. Each returns false, or 0, when there is no such
+ * key of that type; what they give is borrowed during pl_tokenizer_from_metadata. */
+typedef struct pl_tokenizer_metadata {
+    void *context;
+    bool (*text)(void *context, const char *key, pl_bytes *value);
+    bool (*integer)(void *context, const char *key, int64_t *value); /* or a bool */
+    size_t (*length)(void *context, const char *key);                /* of an array */
+    bool (*texts)(void *context, const char *key, pl_bytes *values); /* [length], and below */
+    bool (*f32s)(void *context, const char *key, float *values);
+    bool (*i32s)(void *context, const char *key, int32_t *values);
+    bool (*bytes)(void *context, const char *key, pl_bytes *value); /* an array of 8-bit integers */
+} pl_tokenizer_metadata;
+
+/* From the metadata of a GGUF file, which may be closed afterwards; tokenizer.huggingface.json
+ * counts before the tokenizer.ggml keys. source: the file's path, for messages.
+ * Errors: PL_ERR_FORMAT (names the key), PL_ERR_UNSUPPORTED (a model or pre-tokenizer by name). */
+pl_status pl_tokenizer_from_metadata(pl_tokenizer **out, const pl_tokenizer_metadata *metadata,
+                                     const char *source, pl_error *err);
 
 /* Accepts NULL. */
 void pl_tokenizer_free(pl_tokenizer *tok);
@@ -214,6 +230,7 @@ typedef struct pl_tokenizer_visitor {
     pl_status (*f32s)(void *context, const char *key, const float *values, size_t n, pl_error *err);
     pl_status (*i32s)(void *context, const char *key, const int32_t *values, size_t n,
                       pl_error *err);
+    pl_status (*bytes)(void *context, const char *key, pl_bytes value, pl_error *err);
 } pl_tokenizer_visitor;
 
 /* Tells tokenizer.ggml.model, .pre, .tokens, .token_type, .scores or .merges, the special ids,

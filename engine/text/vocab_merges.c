@@ -199,6 +199,7 @@ pl_status pl_vocab_merges(pl_spec_builder *b, json_t *vocab, const void *merges,
     if (json_is_true(json_object_get(config, "add_prefix_space")))
         pl_builder_pre(b, (pl_pre_step){.kind = PL_PRE_PREFIX_SPACE});
     pl_builder_named_pre(b, "gpt-2");
+    b->spec.pre_name = "gpt-2";
     pl_builder_dec(b, (pl_dec_step){.kind = PL_DEC_BYTE_LEVEL});
     return PL_OK;
 }
