@@ -192,8 +192,7 @@ static void end_call(pl_encode_call *call) {
 
 /* A cache costs its clearing, so its size follows the text's. */
 static void begin_cache(pl_encode_call *call, size_t len) {
-    pl_tokenizer_kind kind = call->tok->kind;
-    if (len < 256 || kind == PL_TOKENIZER_SPM || call->tell) return;
+    if (len < 256 || call->tell) return;
     size_t n = 256;
     while (n < len / 16 && n < 32768) n *= 2;
     call->cache = calloc(n, sizeof *call->cache); /* without it all works, slower */

@@ -43,7 +43,8 @@ struct pl_tokenizer {
     pl_dec_step *decs;
     pl_added_token *added;
     pl_trie added_raw, added_normalized; /* value: index in added */
-    bool rewrites;                       /* words are not substrings of the caller's text */
+    bool cut_at_bars; /* SPM: no piece has a bar after something else, so no merge crosses there */
+    bool rewrites;    /* words are not substrings of the caller's text */
 
     bool byte_fallback, fuse_unk, ignore_merges;
     pl_bytes continuing_prefix;

@@ -170,10 +170,27 @@ static pl_status metaspace(pl_encode_call *call, size_t step, size_t begin, size
     return status == PL_OK ? pl_pretokenize(call, step + 1, at, work->size, first, err) : status;
 }
 
+/* The words of an SPM vocabulary whose merges never cross from something into a bar. */
+static pl_status cut_at_bars(pl_encode_call *call, size_t begin, size_t end, pl_error *err) {
+    while (begin < end) {
+        const char *s = pl_call_text(call);
+        size_t stop = begin;
+        while (end - stop >= 3 && memcmp(s + stop, "\xE2\x96\x81", 3) == 0) stop += 3;
+        const char *bar = memmem(s + stop, end - stop, "\xE2\x96\x81", 3);
+        stop = bar ? (size_t)(bar - s) : end;
+        pl_status status = encode_word(call, begin, stop, err);
+        if (status != PL_OK) return status;
+        begin = stop;
+    }
+    return PL_OK;
+}
+
 pl_status pl_pretokenize(pl_encode_call *call, size_t step, size_t begin, size_t end, bool first,
                          pl_error *err) {
     if (begin == end) return PL_OK;
-    if (step == call->tok->n_pres) return encode_word(call, begin, end, err);
+    if (step == call->tok->n_pres)
+        return call->tok->cut_at_bars ? cut_at_bars(call, begin, end, err)
+                                      : encode_word(call, begin, end, err);
     switch (call->tok->pres[step].step.kind) {
     case PL_PRE_SPLIT:
         return do_split(call, step, begin, end, first, err);

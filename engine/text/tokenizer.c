@@ -165,6 +165,19 @@ static pl_status take_attrs(pl_tokenizer *tok, const pl_tokenizer_spec *spec, pl
     return PL_OK;
 }
 
+/* Whether a bar ("▁") occurs only at the beginning of pieces, or after other bars. */
+static bool bars_begin(const pl_tokenizer *tok) {
+    for (size_t i = 0; i < tok->pieces.n; i++) {
+        pl_bytes s = pl_strings_get(&tok->pieces, i);
+        if (tok->attrs[i] != PL_TOKEN_NORMAL && tok->attrs[i] != PL_TOKEN_USER_DEFINED) continue;
+        for (size_t k = 1; k + 3 <= s.size; k++) {
+            bool bar = memcmp(s.data + k, "\xE2\x96\x81", 3) == 0;
+            if (bar && (k < 3 || memcmp(s.data + k - 3, "\xE2\x96\x81", 3) != 0)) return false;
+        }
+    }
+    return true;
+}
+
 static pl_status take_vocabulary(pl_tokenizer *tok, const pl_tokenizer_spec *spec, pl_error *err) {
     if (spec->n_tokens == 0 || spec->n_tokens > MAX_TOKENS)
         return pl_fail(err, PL_ERR_FORMAT, "%s: %zu tokens, expected 1 to %d", tok->source,
@@ -174,6 +187,9 @@ static pl_status take_vocabulary(pl_tokenizer *tok, const pl_tokenizer_spec *spe
     pl_status status = take_attrs(tok, spec, err);
     if (status == PL_OK) status = take_scores(tok, spec, err);
     if (status == PL_OK) find_bytes(tok);
+    /* Without a token of its own a bar would be part of a run of unknown characters. */
+    if (tok->kind == PL_TOKENIZER_SPM && pl_strings_find(&tok->pieces, "\xE2\x96\x81", 3) >= 0)
+        tok->cut_at_bars = bars_begin(tok);
     return status;
 }
 
