@@ -151,12 +151,19 @@ static pl_status read_merges(pl_spec_builder *b, const char *text, size_t size, 
     return PL_OK;
 }
 
-static bool is_special(const pl_spec_builder *b, const json_t *config, size_t id) {
-    static const char *const keys[] = {"bos_token", "eos_token", "unk_token", "pad_token"};
-    pl_bytes piece = b->pieces[id];
-    if (piece.size == 13 && memcmp(piece.data, "<|endoftext|>", 13) == 0) return true;
-    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
-        const char *name = token_name(config, keys[k]);
+typedef struct special_names {
+    const char *names[5]; /* NULL: not named */
+} special_names;
+
+static special_names names_of(const json_t *config) {
+    return (special_names){{"<|endoftext|>", token_name(config, "bos_token"),
+                            token_name(config, "eos_token"), token_name(config, "unk_token"),
+                            token_name(config, "pad_token")}};
+}
+
+static bool is_special(const special_names *special, pl_bytes piece) {
+    for (size_t k = 0; k < sizeof special->names / sizeof *special->names; k++) {
+        const char *name = special->names[k];
         if (name && strlen(name) == piece.size && memcmp(name, piece.data, piece.size) == 0)
             return true;
     }
@@ -167,11 +174,12 @@ static bool is_special(const pl_spec_builder *b, const json_t *config, size_t id
  * those that the configuration names. */
 static pl_status find_added(pl_spec_builder *b, json_t *config, pl_error *err) {
     json_t *listed = json_object_get(config, "added_tokens_decoder");
+    special_names special = names_of(config);
     b->added = pl_builder_alloc(b, b->spec.n_tokens, sizeof *b->added);
     if (!b->added) return pl_no_memory(err);
     b->spec.added = b->added;
     for (size_t i = 0; i < b->spec.n_tokens; i++) {
-        if (b->pieces[i].size && is_special(b, config, i))
+        if (b->pieces[i].size && is_special(&special, b->pieces[i]))
             b->added[b->spec.n_added++] = (pl_added_token){.id = (int32_t)i, .special = true};
     }
     for (void *it = json_object_iter(listed); it; it = json_object_iter_next(listed, it)) {
@@ -181,7 +189,7 @@ static pl_status find_added(pl_spec_builder *b, json_t *config, pl_error *err) {
         if (!content || !content[0] || id < 0 || (size_t)id >= b->spec.n_tokens) continue;
         pl_bytes piece = b->pieces[id];
         if (piece.size != strlen(content) || memcmp(piece.data, content, piece.size) != 0 ||
-            is_special(b, config, (size_t)id) || b->spec.n_added == b->spec.n_tokens)
+            is_special(&special, piece) || b->spec.n_added == b->spec.n_tokens)
             continue;
         b->added[b->spec.n_added++] = (pl_added_token){
             .id = (int32_t)id, .special = json_is_true(json_object_get(entry, "special"))};
