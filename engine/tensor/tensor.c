@@ -268,7 +268,7 @@ pl_status pl_tensor_name(pl_tensor *t, const char *const *names, pl_error *err) 
         }
     }
     memset(t->dim, 0, sizeof t->dim);
-    for (int i = 0; names && i < t->n_dims; i++) strcpy(t->dim[i], names[i]);
+    for (int i = 0; names && i < t->n_dims; i++) memcpy(t->dim[i], names[i], strlen(names[i]));
     return PL_OK;
 }
 

@@ -1,0 +1,29 @@
+/* safetensors files: a JSON header and the bytes of named tensors, mapped.
+ *
+ *     u64 length | header {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ...} | data
+ *
+ * A model may be cut into several files that `model.safetensors.index.json` lists. Tensors handed
+ * out are views of the map, or, where the file has them at an odd address, of a copy that belongs
+ * to this object; both live until it is closed. */
+#ifndef PL_FORMAT_SAFETENSORS_H
+#define PL_FORMAT_SAFETENSORS_H
+
+#include "../tensor/tensor.h"
+
+typedef struct pl_safetensors pl_safetensors;
+
+/* path: a .safetensors file or an index. Errors: PL_ERR_IO, PL_ERR_FORMAT (names the tensor and the
+ * field that lies). The second form reads bytes that stay the caller's. */
+pl_status pl_safetensors_open(pl_safetensors **file, const char *path, pl_error *err);
+pl_status pl_safetensors_parse(pl_safetensors **file, const uint8_t *data, size_t size,
+                               const char *name, pl_error *err);
+void pl_safetensors_close(pl_safetensors *file);
+
+size_t pl_safetensors_bytes(const pl_safetensors *file);
+size_t pl_safetensors_n_tensors(const pl_safetensors *file);
+const char *pl_safetensors_name(const pl_safetensors *file, size_t i);
+bool pl_safetensors_find(const pl_safetensors *file, const char *name, size_t *index);
+/* PL_ERR_UNSUPPORTED for types that perilune does not read. */
+pl_status pl_safetensors_tensor(pl_safetensors *file, size_t i, pl_tensor *out, pl_error *err);
+
+#endif

@@ -1,0 +1,44 @@
+#include "weights_file.h"
+
+#include <stdio.h>
+#include <string.h>
+
+pl_status pl_weights_file_open(pl_weights_file *file, const char *path, pl_error *err) {
+    size_t length = strlen(path);
+    *file = (pl_weights_file){0};
+    if (length >= 5 && strcmp(path + length - 5, ".gguf") == 0) {
+        return pl_gguf_open(&file->gguf, path, err);
+    }
+    return pl_safetensors_open(&file->safetensors, path, err);
+}
+
+void pl_weights_file_close(pl_weights_file *file) {
+    pl_gguf_close(file->gguf);
+    pl_safetensors_close(file->safetensors);
+    *file = (pl_weights_file){0};
+}
+
+size_t pl_weights_file_n_tensors(const pl_weights_file *file) {
+    return file->gguf ? pl_gguf_n_tensors(file->gguf) : pl_safetensors_n_tensors(file->safetensors);
+}
+
+const char *pl_weights_file_name(const pl_weights_file *file, size_t i, char *out, size_t size) {
+    if (file->gguf) {
+        pl_gguf_string name = pl_gguf_tensor_name(file->gguf, i);
+        snprintf(out, size, "%.*s", (int)(name.size < size ? name.size : size), name.data);
+    } else {
+        snprintf(out, size, "%s", pl_safetensors_name(file->safetensors, i));
+    }
+    return out;
+}
+
+bool pl_weights_file_find(const pl_weights_file *file, const char *name, size_t *index) {
+    return file->gguf ? pl_gguf_find_tensor(file->gguf, name, index)
+                      : pl_safetensors_find(file->safetensors, name, index);
+}
+
+pl_status pl_weights_file_tensor(const pl_weights_file *file, size_t i, pl_tensor *out,
+                                 pl_error *err) {
+    return file->gguf ? pl_gguf_tensor(file->gguf, i, out, err)
+                      : pl_safetensors_tensor(file->safetensors, i, out, err);
+}
