@@ -15,7 +15,7 @@ static void free_storage(pl_storage *storage) {
 /* Checks a shape and writes contiguous strides; *bytes is the memory it takes. */
 static pl_status lay_out(pl_tensor *t, pl_dtype dtype, int n_dims, const int64_t *shape,
                          size_t *bytes, pl_error *err) {
-    *t = (pl_tensor){.dtype = dtype, .n_dims = n_dims};
+    pl_tensor laid = {.dtype = dtype, .n_dims = n_dims}; /* shape may be t's own */
     if (n_dims < 0 || n_dims > PL_MAX_DIMS) {
         return pl_fail(err, PL_ERR_SHAPE, "%d dimensions: expected 0 to %d", n_dims, PL_MAX_DIMS);
     }
@@ -26,8 +26,8 @@ static pl_status lay_out(pl_tensor *t, pl_dtype dtype, int n_dims, const int64_t
             return pl_fail(err, PL_ERR_SHAPE, "size %lld of dimension %d: expected 0 or more",
                            (long long)shape[i], i);
         }
-        t->shape[i] = shape[i];
-        t->stride[i] = stride;
+        laid.shape[i] = shape[i];
+        laid.stride[i] = stride;
         if (__builtin_mul_overflow(stride, shape[i] ? shape[i] : 1, &stride)) {
             return pl_fail(err, PL_ERR_MEMORY, "a tensor too large to count");
         }
@@ -41,6 +41,7 @@ static pl_status lay_out(pl_tensor *t, pl_dtype dtype, int n_dims, const int64_t
     if (!pl_size_mul(bytes, row_bytes, n_rows) || *bytes > SIZE_MAX / 4) {
         return pl_fail(err, PL_ERR_MEMORY, "a tensor too large to hold");
     }
+    *t = laid;
     return PL_OK;
 }
 
@@ -65,7 +66,7 @@ pl_status pl_tensor_wrap(pl_tensor *t, pl_dtype dtype, int n_dims, const int64_t
                          pl_error *err) {
     size_t bytes;
     pl_status status = lay_out(t, dtype, n_dims, shape, &bytes, err);
-    t->data = data;
+    if (status == PL_OK) t->data = data;
     return status;
 }
 

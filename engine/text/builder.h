@@ -62,9 +62,9 @@ const char *pl_builder_pre_name(const pl_spec_builder *b);
 
 /* ---- tokenizer.json ---- */
 
-pl_status pl_json_parse(pl_spec_builder *b, const char *what, const void *data, size_t size,
-                        json_t **root, pl_error *err);
-pl_status pl_json_read(pl_spec_builder *b, const char *path, json_t **root, pl_error *err);
+pl_status pl_builder_parse(pl_spec_builder *b, const char *what, const void *data, size_t size,
+                           json_t **root, pl_error *err);
+pl_status pl_builder_read(pl_spec_builder *b, const char *path, json_t **root, pl_error *err);
 pl_status pl_json_steps(pl_spec_builder *b, json_t *root, pl_error *err);
 pl_status pl_json_tokenizer(pl_spec_builder *b, const void *data, size_t size, pl_error *err);
 

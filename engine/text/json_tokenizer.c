@@ -2,28 +2,24 @@
 #include <string.h>
 
 #include "../base/error.h"
+#include "../format/json.h"
 #include "builder.h"
 #include "internal.h"
 
-pl_status pl_json_parse(pl_spec_builder *b, const char *what, const void *data, size_t size,
-                        json_t **root, pl_error *err) {
-    json_error_t reason;
-    *root = json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &reason);
-    if (!*root)
-        return pl_fail(err, PL_ERR_FORMAT, "%s: line %d: %s", what, reason.line, reason.text);
+pl_status pl_builder_parse(pl_spec_builder *b, const char *what, const void *data, size_t size,
+                           json_t **root, pl_error *err) {
     if (b->n_kept == PL_MAX_KEPT) {
-        json_decref(*root);
         return pl_fail(err, PL_ERR_FORMAT, "%s: more than %d files", what, PL_MAX_KEPT);
     }
-    b->kept[b->n_kept++] = *root;
-    if (!json_is_object(*root)) return pl_fail(err, PL_ERR_FORMAT, "%s: not an object", what);
-    return PL_OK;
+    pl_status status = pl_json_parse(root, data, size, what, err);
+    if (status == PL_OK) b->kept[b->n_kept++] = *root;
+    return status;
 }
 
-pl_status pl_json_read(pl_spec_builder *b, const char *path, json_t **root, pl_error *err) {
+pl_status pl_builder_read(pl_spec_builder *b, const char *path, json_t **root, pl_error *err) {
     pl_map map = {0};
     pl_status status = pl_map_open(&map, path, err);
-    if (status == PL_OK) status = pl_json_parse(b, path, map.data, map.size_bytes, root, err);
+    if (status == PL_OK) status = pl_builder_parse(b, path, map.data, map.size_bytes, root, err);
     pl_map_close(&map);
     return status;
 }
@@ -242,7 +238,7 @@ static void mark_tokens(pl_spec_builder *b) {
 
 pl_status pl_json_tokenizer(pl_spec_builder *b, const void *data, size_t size, pl_error *err) {
     json_t *root = NULL;
-    pl_status status = pl_json_parse(b, b->spec.source, data, size, &root, err);
+    pl_status status = pl_builder_parse(b, b->spec.source, data, size, &root, err);
     if (status != PL_OK) return status;
     const json_t *model = json_object_get(root, "model");
     const json_t *vocab = json_object_get(model, "vocab"),

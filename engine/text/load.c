@@ -41,14 +41,14 @@ static pl_status beside(pl_spec_builder *b, const folder *f, const char *name, j
                         pl_error *err) {
     char path[PATH_LENGTH];
     *root = NULL;
-    return find(path, f, name) ? pl_json_read(b, path, root, err) : PL_OK;
+    return find(path, f, name) ? pl_builder_read(b, path, root, err) : PL_OK;
 }
 
 static pl_status read_vocab_merges(pl_spec_builder *b, const char *vocab_path,
                                    const char *merges_path, json_t *config, pl_error *err) {
     json_t *vocab = NULL;
     const pl_map *merges = NULL;
-    pl_status status = pl_json_read(b, vocab_path, &vocab, err);
+    pl_status status = pl_builder_read(b, vocab_path, &vocab, err);
     if (status == PL_OK) status = open_map(b, merges_path, &merges, err);
     if (status != PL_OK) return status;
     return pl_vocab_merges(b, vocab, merges->data, merges->size_bytes, config, err);

@@ -50,8 +50,10 @@ static pl_status take_scores(pl_spec_builder *b, source meta, pl_error *err) {
     static const char key[] = "tokenizer.ggml.scores";
     float *scores = pl_builder_alloc(b, b->spec.n_tokens, sizeof *scores);
     if (!scores) return pl_no_memory(err);
-    if (meta->length(meta->context, key) != b->spec.n_tokens ||
-        !meta->f32s(meta->context, key, scores))
+    if (!scores) return pl_no_memory(err);
+    size_t n = meta->length(meta->context, key);
+    memset(scores, 0, b->spec.n_tokens * sizeof *scores); /* no scores: all alike */
+    if (n && (n != b->spec.n_tokens || !meta->f32s(meta->context, key, scores)))
         return bad_key(b, key, "expected one float a token", err);
     b->spec.scores = scores;
     return PL_OK;
@@ -159,7 +161,7 @@ static pl_status wordpiece(pl_spec_builder *b, pl_error *err) {
         }
     }
     json_t *root = NULL;
-    pl_status status = pl_json_parse(b, "bert", bert, sizeof bert - 1, &root, err);
+    pl_status status = pl_builder_parse(b, "bert", bert, sizeof bert - 1, &root, err);
     if (status == PL_OK) status = pl_json_steps(b, root, err);
     return status == PL_OK ? find_added(b, true, err) : status;
 }

@@ -219,7 +219,7 @@ pl_status pl_tokenizer_from_vocab(pl_tokenizer **out, const void *vocab, size_t 
     json_t *root = NULL;
     pl_spec_builder b;
     pl_builder_init(&b, source);
-    pl_status status = pl_json_parse(&b, source, vocab, vocab_size, &root, err);
+    pl_status status = pl_builder_parse(&b, source, vocab, vocab_size, &root, err);
     if (status == PL_OK) status = pl_vocab_merges(&b, root, merges, merges_size, NULL, err);
     if (status == PL_OK) status = pl_builder_finish(&b, out, err);
     pl_builder_clear(&b);

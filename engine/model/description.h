@@ -1,0 +1,16 @@
+/* What a file says of its model, as a description. */
+#ifndef PL_MODEL_DESCRIPTION_H
+#define PL_MODEL_DESCRIPTION_H
+
+#include "../format/gguf.h"
+#include "../format/json.h"
+#include "families.h"
+
+/* Errors: PL_ERR_UNSUPPORTED (a family or feature by name), PL_ERR_FORMAT (key, value, what was
+ * expected). What is optional and absent is left 0, for pl_config_check to derive. */
+pl_status pl_describe_gguf(pl_config *config, const pl_family **family, const pl_gguf *gguf,
+                           pl_error *err);
+pl_status pl_describe_hf(pl_config *config, const pl_family **family, const json_t *json,
+                         pl_error *err);
+
+#endif

@@ -1,0 +1,436 @@
+/* Loading: what the file says of the model becomes a description; its tensors, found by the names
+ * of the family's table and held to the description's shapes, become the weights. Nothing is copied
+ * but vectors, which are widened to float32. */
+#include "load.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../base/error.h"
+#include "../base/size.h"
+#include "../format/json.h"
+#include "../format/locate.h"
+#include "../format/weights_file.h"
+#include "../text/tokenizer.h"
+#include "build.h"
+#include "description.h"
+#include "families.h"
+#include "walk.h"
+
+/* The rules of a family, applied to a file. */
+typedef struct loader {
+    pl_model *model;
+    const pl_family *family;
+    const pl_weights_file *file;
+    const pl_kernels *kernels;
+    bool gguf;
+    bool *used; /* [n_tensors of the file] */
+    pl_error *err;
+} loader;
+
+/* The name that a rule gives a tensor in this kind of file. */
+static void rule_name(const loader *l, const pl_tensor_rule *rule, int64_t layer,
+                      const char *ending, char *out, size_t size) {
+    const char *pattern = l->gguf ? rule->gguf : rule->hf;
+    const char *number = strstr(pattern, "%d");
+    if (number) {
+        snprintf(out, size, "%.*s%lld%s.%s", (int)(number - pattern), pattern, (long long)layer,
+                 number + 2, ending);
+    } else {
+        snprintf(out, size, "%s.%s", pattern, ending);
+    }
+}
+
+static bool find_tensor(const loader *l, const char *name, size_t *index) {
+    if (pl_weights_file_find(l->file, name, index)) return true;
+    char longer[160];
+    snprintf(longer, sizeof longer, "%s%s", l->family->hf_prefix, name);
+    return !l->gguf && *l->family->hf_prefix && pl_weights_file_find(l->file, longer, index);
+}
+
+/* The file's tensor of a rule; an absent one leaves t empty. */
+static pl_status take(loader *l, const pl_tensor_rule *rule, int64_t layer, const char *ending,
+                      bool required, pl_tensor *t) {
+    char name[160];
+    size_t index;
+    rule_name(l, rule, layer, ending, name, sizeof name);
+    *t = (pl_tensor){0};
+    if (!find_tensor(l, name, &index)) {
+        if (!required) return PL_OK;
+        return pl_fail(l->err, PL_ERR_FORMAT, "tensor '%s' is missing", name);
+    }
+    l->used[index] = true;
+    return pl_weights_file_tensor(l->file, index, t, l->err);
+}
+
+/* Kernels read vectors as float32; other types are widened once, here. */
+static pl_status widen_vector(loader *l, pl_tensor *t) {
+    if (!t->data || t->n_dims != 1) return PL_OK; /* a wrong shape is refused below */
+    if (t->dtype == PL_F32 && (uintptr_t)t->data % _Alignof(float) == 0) return PL_OK;
+    if (!l->kernels->to_f32[t->dtype]) return PL_OK;
+    float *wide = pl_arena_alloc(&l->model->memory, (size_t)t->shape[0] * sizeof *wide);
+    if (!wide) return pl_fail(l->err, PL_ERR_MEMORY, "out of memory for vectors");
+    l->kernels->to_f32[t->dtype](wide, t->data, (size_t)t->shape[0]);
+    return pl_tensor_wrap(t, PL_F32, 1, t->shape, wide, l->err);
+}
+
+static pl_status take_vector(loader *l, const pl_tensor_rule *rule, int64_t layer,
+                             const char *ending, bool required, pl_tensor *t) {
+    pl_status status = take(l, rule, layer, ending, required, t);
+    return status == PL_OK ? widen_vector(l, t) : status;
+}
+
+static pl_status take_linear(loader *l, const pl_tensor_rule *rule, int64_t layer,
+                             pl_linear *linear) {
+    linear->transposed = rule->conv1d && !l->gguf;
+    bool required = rule->place != PL_PLACE_UNEMBED;
+    pl_status status = take(l, rule, layer, "weight", required, &linear->w);
+    if (status != PL_OK || rule->bias == PL_BIAS_NEVER) return status;
+    return take_vector(l, rule, layer, "bias", rule->bias == PL_BIAS_ALWAYS, &linear->b);
+}
+
+static pl_status take_norm(loader *l, const pl_tensor_rule *rule, int64_t layer,
+                           pl_norm_weights *norm) {
+    pl_status status = take_vector(l, rule, layer, "weight", true, &norm->gain);
+    if (status != PL_OK || rule->bias == PL_BIAS_NEVER) return status;
+    return take_vector(l, rule, layer, "bias", rule->bias == PL_BIAS_ALWAYS, &norm->bias);
+}
+
+/* Cuts the outputs [start, start + n) from a fused matrix and its bias. */
+static pl_status cut(loader *l, pl_linear *out, const pl_linear *fused, int64_t start, int64_t n) {
+    *out = *fused;
+    pl_status status = pl_tensor_narrow(&out->w, fused->transposed ? 1 : 0, start, n, l->err);
+    if (status != PL_OK || !fused->b.data) return status;
+    return pl_tensor_narrow(&out->b, 0, start, n, l->err);
+}
+
+static pl_status take_qkv(loader *l, const pl_tensor_rule *rule, int64_t layer,
+                          pl_block_weights *block) {
+    const pl_config *c = &l->model->config;
+    int64_t d_q = c->n_heads * c->d_head, d_kv = c->n_kv_heads * c->d_head;
+    pl_linear fused;
+    pl_status status = take_linear(l, rule, layer, &fused);
+    if (status != PL_OK) return status;
+    char shape[PL_SHAPE_TEXT];
+    if (fused.w.n_dims != 2 || pl_linear_n_out(&fused) != d_q + 2 * d_kv) {
+        return pl_fail(
+            l->err, PL_ERR_SHAPE,
+            "blk.%lld.attn_qkv has shape %s: expected %lld outputs for queries, keys and "
+            "values",
+            (long long)layer, pl_tensor_shape_text(&fused.w, shape), (long long)(d_q + 2 * d_kv));
+    }
+    if (fused.b.data && (fused.b.n_dims != 1 || fused.b.shape[0] != d_q + 2 * d_kv)) {
+        return pl_fail(l->err, PL_ERR_SHAPE, "the bias of blk.%lld.attn_qkv has shape %s",
+                       (long long)layer, pl_tensor_shape_text(&fused.b, shape));
+    }
+    status = cut(l, &block->q, &fused, 0, d_q);
+    if (status == PL_OK) status = cut(l, &block->k, &fused, d_q, d_kv);
+    if (status == PL_OK) status = cut(l, &block->v, &fused, d_q + d_kv, d_kv);
+    return status;
+}
+
+static pl_status take_outside(loader *l, const pl_tensor_rule *rule) {
+    pl_weights *w = &l->model->weights;
+    switch (rule->place) {
+    case PL_PLACE_EMBED:
+        return take(l, rule, -1, "weight", true, &w->embed);
+    case PL_PLACE_POSITIONS:
+        return take(l, rule, -1, "weight", true, &w->positions);
+    case PL_PLACE_NORM_EMBED:
+        return take_norm(l, rule, -1, &w->norm_embed);
+    case PL_PLACE_NORM_FINAL:
+        return take_norm(l, rule, -1, &w->norm_final);
+    default:
+        return take_linear(l, rule, -1, &w->unembed);
+    }
+}
+
+static pl_status take_in_block(loader *l, const pl_tensor_rule *rule, int64_t layer) {
+    pl_block_weights *b = &l->model->weights.blocks[layer];
+    switch (rule->place) {
+    case PL_PLACE_NORM_ATTENTION:
+        return take_norm(l, rule, layer, &b->norm[PL_ATTENTION][rule->slot]);
+    case PL_PLACE_NORM_MLP:
+        return take_norm(l, rule, layer, &b->norm[PL_MLP][rule->slot]);
+    case PL_PLACE_QKV:
+        return take_qkv(l, rule, layer, b);
+    case PL_PLACE_Q:
+        return take_linear(l, rule, layer, &b->q);
+    case PL_PLACE_K:
+        return take_linear(l, rule, layer, &b->k);
+    case PL_PLACE_V:
+        return take_linear(l, rule, layer, &b->v);
+    case PL_PLACE_O:
+        return take_linear(l, rule, layer, &b->o);
+    case PL_PLACE_GATE:
+        return take_linear(l, rule, layer, &b->gate);
+    case PL_PLACE_IN:
+        return take_linear(l, rule, layer, &b->in);
+    default:
+        return take_linear(l, rule, layer, &b->out);
+    }
+}
+
+static pl_status take_all(loader *l) {
+    for (size_t i = 0; i < l->family->n_rules; i++) {
+        const pl_tensor_rule *rule = &l->family->rules[i];
+        bool in_block = strstr(rule->gguf, "%d");
+        pl_status status = in_block ? PL_OK : take_outside(l, rule);
+        for (int64_t layer = 0; in_block && layer < l->model->config.n_layers; layer++) {
+            if (status == PL_OK) status = take_in_block(l, rule, layer);
+        }
+        if (status != PL_OK) return status;
+    }
+    return PL_OK;
+}
+
+/* What a tensor is left over for is unknown: leaving it out would compute something else. */
+static pl_status refuse_unused(loader *l) {
+    for (size_t i = 0; i < pl_weights_file_n_tensors(l->file); i++) {
+        bool known = l->used[i];
+        char name[128];
+        pl_weights_file_name(l->file, i, name, sizeof name);
+        size_t length = strlen(name);
+        for (const char *const *end = l->family->ignored; *end && !known; end++) {
+            size_t n = strlen(*end);
+            known = length >= n && strcmp(name + length - n, *end) == 0;
+        }
+        if (!known) {
+            return pl_fail(l->err, PL_ERR_UNSUPPORTED, "tensor '%s' is no part of a %s model", name,
+                           l->family->name);
+        }
+    }
+    return PL_OK;
+}
+
+/* Which optional parts the file has. A GGUF file without an output matrix ties it to the embedding;
+ * config.json says so, and then a matrix that lies there all the same is a copy. */
+static void settle_options(loader *l) {
+    pl_config *c = &l->model->config;
+    pl_weights *w = &l->model->weights;
+    if (l->gguf) c->tied = !w->unembed.w.data;
+    if (c->tied) w->unembed = (pl_linear){0};
+    const pl_block_weights *b = w->blocks;
+    c->norm_bias = w->norm_final.bias.data;
+    c->qkv_bias = b->q.b.data || b->k.b.data || b->v.b.data;
+    c->attn_out_bias = b->o.b.data;
+    c->mlp_bias = b->in.b.data || b->out.b.data;
+}
+
+static pl_status check_stop(void *context, const pl_stop *stop, pl_error *err) {
+    const loader *l = context;
+    const pl_tensor *t = stop->tensor;
+    if (!t->data) return pl_fail(err, PL_ERR_FORMAT, "tensor '%s' is missing", stop->name);
+    bool swapped = stop->transposed && *stop->transposed;
+    int64_t first = stop->shape[swapped ? 1 : 0], second = stop->shape[swapped ? 0 : 1];
+    char shape[PL_SHAPE_TEXT];
+    if (t->n_dims != stop->n_dims || t->shape[0] != first ||
+        (stop->n_dims == 2 && t->shape[1] != second)) {
+        char wanted[64];
+        if (stop->n_dims == 2) {
+            snprintf(wanted, sizeof wanted, "[%lld, %lld]", (long long)first, (long long)second);
+        } else {
+            snprintf(wanted, sizeof wanted, "[%lld]", (long long)first);
+        }
+        return pl_fail(err, PL_ERR_SHAPE, "tensor '%s' has shape %s: expected %s", stop->name,
+                       pl_tensor_shape_text(t, shape), wanted);
+    }
+    if (!l->kernels->to_f32[t->dtype] || (swapped && pl_dtype_get(t->dtype)->quantised)) {
+        return pl_fail(err, PL_ERR_UNSUPPORTED,
+                       "tensor '%s' has type %s, which weights cannot have", stop->name,
+                       pl_dtype_get(t->dtype)->name);
+    }
+    return PL_OK;
+}
+
+/* Fills the weights of l->model from l->file. */
+static pl_status load_weights(loader *l) {
+    size_t n = pl_weights_file_n_tensors(l->file);
+    l->used = calloc(n ? n : 1, sizeof *l->used);
+    if (!l->used) return pl_fail(l->err, PL_ERR_MEMORY, "out of memory");
+    pl_status status = take_all(l);
+    if (status == PL_OK) status = refuse_unused(l);
+    if (status == PL_OK) {
+        settle_options(l);
+        status = pl_walk_weights(&l->model->config, &l->model->weights, check_stop, l, l->err);
+    }
+    free(l->used);
+    return status;
+}
+
+/* -- tokenizers ----------------------------------------------------------------------------- */
+
+static bool meta_text(void *context, const char *key, pl_bytes *value) {
+    pl_gguf_string s;
+    if (!pl_gguf_find_string(context, key, &s)) return false;
+    *value = (pl_bytes){s.data, s.size};
+    return true;
+}
+
+static bool meta_integer(void *context, const char *key, int64_t *value) {
+    uint64_t whole;
+    bool truth;
+    if (pl_gguf_find_bool(context, key, &truth)) {
+        *value = truth;
+        return true;
+    }
+    if (!pl_gguf_find_uint(context, key, &whole) || whole > INT64_MAX) return false;
+    *value = (int64_t)whole;
+    return true;
+}
+
+static size_t meta_length(void *context, const char *key) {
+    const pl_gguf_value *v = pl_gguf_find(context, key);
+    return v && v->type == PL_GGUF_ARRAY ? (size_t)v->n : 0;
+}
+
+static bool meta_texts(void *context, const char *key, pl_bytes *values) {
+    const pl_gguf_value *v = pl_gguf_find_array(context, key, PL_GGUF_STRING);
+    if (!v) return false;
+    const uint8_t *at = v->data;
+    for (pl_gguf_string s; pl_gguf_next_string(v, &at, &s);) *values++ = (pl_bytes){s.data, s.size};
+    return true;
+}
+
+static bool meta_numbers(void *context, const char *key, void *values, pl_gguf_type type,
+                         pl_gguf_type same_size) {
+    const pl_gguf_value *v = pl_gguf_find_array(context, key, type);
+    if (!v) v = pl_gguf_find_array(context, key, same_size);
+    if (v) memcpy(values, v->data, v->size);
+    return v;
+}
+
+static bool meta_f32s(void *context, const char *key, float *values) {
+    return meta_numbers(context, key, values, PL_GGUF_F32, PL_GGUF_F32);
+}
+
+static bool meta_i32s(void *context, const char *key, int32_t *values) {
+    return meta_numbers(context, key, values, PL_GGUF_I32, PL_GGUF_U32);
+}
+
+static bool meta_bytes(void *context, const char *key, pl_bytes *value) {
+    const pl_gguf_value *v = pl_gguf_find_array(context, key, PL_GGUF_U8);
+    if (!v) v = pl_gguf_find_array(context, key, PL_GGUF_I8);
+    if (v) *value = (pl_bytes){(const char *)v->data, v->size};
+    return v;
+}
+
+static pl_status load_gguf_tokenizer(pl_model *model, pl_gguf *gguf, pl_error *err) {
+    if (!pl_gguf_find(gguf, "tokenizer.ggml.model")) return PL_OK;
+    pl_tokenizer_metadata metadata = {.context = gguf,
+                                      .text = meta_text,
+                                      .integer = meta_integer,
+                                      .length = meta_length,
+                                      .texts = meta_texts,
+                                      .f32s = meta_f32s,
+                                      .i32s = meta_i32s,
+                                      .bytes = meta_bytes};
+    return pl_tokenizer_from_metadata(&model->tokenizer, &metadata, pl_gguf_path(gguf), err);
+}
+
+static pl_status load_folder_tokenizer(pl_model *model, const char *folder, pl_error *err) {
+    static const char *const names[] = {"tokenizer.json", "tokenizer.model", "vocab.json",
+                                        "encoder.json"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[PL_PATH_MAX];
+        int n = snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        if (n > 0 && (size_t)n < sizeof path && access(path, R_OK) == 0) {
+            return pl_tokenizer_load(&model->tokenizer, folder, err);
+        }
+    }
+    return PL_OK;
+}
+
+static pl_status load_tokenizer(pl_model *model, const pl_weights_file *file, const char *folder,
+                                pl_error *err) {
+    pl_status status = file->gguf ? load_gguf_tokenizer(model, file->gguf, err)
+                                  : load_folder_tokenizer(model, folder, err);
+    if (status != PL_OK || !model->tokenizer) return status;
+    size_t n = pl_tokenizer_n_tokens(model->tokenizer);
+    if (n <= (size_t)model->config.d_vocab) return PL_OK;
+    return pl_fail(err, PL_ERR_FORMAT, "%s: the tokenizer has %zu tokens, the model %lld",
+                   pl_tokenizer_source(model->tokenizer), n, (long long)model->config.d_vocab);
+}
+
+/* -- models --------------------------------------------------------------------------------- */
+
+static pl_status describe(pl_config *config, const pl_family **family, const pl_weights_file *file,
+                          const pl_model_files *files, pl_error *err) {
+    if (file->gguf) return pl_describe_gguf(config, family, file->gguf, err);
+    char path[PL_PATH_MAX + 16];
+    snprintf(path, sizeof path, "%s/config.json", files->folder);
+    json_t *json = NULL;
+    pl_status status = pl_json_open(&json, path, err);
+    if (status != PL_OK) return pl_error_prefix(err, status, "%s", files->weights);
+    status = pl_describe_hf(config, family, json, err);
+    json_decref(json);
+    return status == PL_OK ? PL_OK : pl_error_prefix(err, status, "%s", path);
+}
+
+static char *model_name(const pl_weights_file *file, const pl_model_files *files) {
+    pl_gguf_string name;
+    if (file->gguf && pl_gguf_find_string(file->gguf, "general.name", &name)) {
+        return strndup(name.data, name.size);
+    }
+    const char *path = file->gguf ? files->weights : files->folder;
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/') length--;
+    size_t start = length;
+    while (start > 0 && path[start - 1] != '/') start--;
+    return strndup(path + start, length - start);
+}
+
+/* Everything of the model from an open file, which the model takes over at once. */
+static pl_status fill_model(pl_model *model, const pl_family *family, pl_weights_file *file,
+                            const pl_model_files *files, pl_error *err) {
+    loader l = {.model = model, .family = family, .file = file, .gguf = file->gguf, .err = err};
+    pl_status status = pl_kernels_choose(&l.kernels, err);
+    model->path = strdup(files->weights);
+    model->name = model_name(file, files);
+    if (status == PL_OK && (!model->path || !model->name)) {
+        status = pl_fail(err, PL_ERR_MEMORY, "out of memory");
+    }
+    if (status == PL_OK) {
+        status = load_weights(&l);
+        if (status != PL_OK) pl_error_prefix(err, status, "%s", files->weights);
+    }
+    if (status == PL_OK) status = load_tokenizer(model, file, files->folder, err);
+    if (status == PL_OK) status = pl_model_finish(model, err);
+    return status;
+}
+
+pl_status pl_model_load(pl_model **out, const char *name, pl_error *err) {
+    pl_model_files files;
+    pl_config config;
+    const pl_family *family;
+    pl_model *model = NULL;
+    pl_weights_file *file = calloc(1, sizeof *file);
+    if (!file) return pl_fail(err, PL_ERR_MEMORY, "out of memory");
+    pl_status status = pl_locate_model(&files, name, err);
+    if (status == PL_OK) status = pl_weights_file_open(file, files.weights, err);
+    if (status == PL_OK) status = describe(&config, &family, file, &files, err);
+    if (status == PL_OK) status = pl_model_begin(&model, &config, err);
+    if (status != PL_OK) {
+        pl_weights_file_close(file);
+        free(file);
+        return status;
+    }
+    model->file = file;
+    status = fill_model(model, family, file, &files, err);
+    if (status != PL_OK) {
+        pl_model_free(model);
+        return status;
+    }
+    *out = model;
+    return PL_OK;
+}
+
+void pl_model_close_file(pl_model *model) {
+    if (!model->file) return;
+    pl_weights_file_close(model->file);
+    free(model->file);
+    model->file = NULL;
+}
