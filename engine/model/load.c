@@ -23,7 +23,7 @@
 /* The rules of a family, applied to a file. */
 typedef struct loader {
     pl_model *model;
-    const pl_family *family;
+    const pl_family *family = NULL;
     const pl_weights_file *file;
     const pl_kernels *kernels;
     bool gguf;
@@ -405,7 +405,7 @@ static pl_status fill_model(pl_model *model, const pl_family *family, pl_weights
 pl_status pl_model_load(pl_model **out, const char *name, pl_error *err) {
     pl_model_files files;
     pl_config config;
-    const pl_family *family;
+    const pl_family *family = NULL;
     pl_model *model = NULL;
     pl_weights_file *file = calloc(1, sizeof *file);
     if (!file) return pl_fail(err, PL_ERR_MEMORY, "out of memory");
