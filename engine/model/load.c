@@ -23,7 +23,7 @@
 /* The rules of a family, applied to a file. */
 typedef struct loader {
     pl_model *model;
-    const pl_family *family = NULL;
+    const pl_family *family;
     const pl_weights_file *file;
     const pl_kernels *kernels;
     bool gguf;
