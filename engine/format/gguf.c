@@ -8,7 +8,7 @@
 #include "../base/map.h"
 #include "../base/size.h"
 
-/* The kinds that ggml numbers; the ones without a dtype are known by size only. */
+/* The kinds that ggml numbers; the ones without a dtype are known by name only. */
 typedef struct type_info {
     const char *name;
     int dtype; /* -1: perilune does not read it */
@@ -36,19 +36,15 @@ typedef struct gguf_tensor {
     const uint8_t *data;           /* NULL for types that perilune does not read */
 } gguf_tensor;
 
-typedef struct gguf_part {
-    pl_map map;
-} gguf_part;
-
 struct pl_gguf {
     char *path;
     uint32_t version;
     pl_gguf_value *values; /* of the first part */
     size_t n_values;
     gguf_tensor *tensors; /* of all parts, in the order of the files */
-    size_t n_tensors, tensor_capacity;
+    size_t n_tensors;
     size_t *by_name; /* [n_tensors] indices, sorted by name */
-    gguf_part *parts;
+    pl_map *parts;
     size_t n_parts, bytes;
 };
 
@@ -93,10 +89,16 @@ static pl_status read_string(reader *r, pl_gguf_string *out, const char *field) 
     return PL_OK;
 }
 
-/* 0 for strings and arrays, whose size varies. */
-static size_t type_bytes(uint32_t type) {
+size_t pl_gguf_type_bytes(pl_gguf_type type) {
     static const uint8_t bytes[PL_GGUF_N_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
-    return bytes[type];
+    return (unsigned)type < PL_GGUF_N_TYPES ? bytes[type] : 0;
+}
+
+const char *pl_gguf_type_name(pl_gguf_type type) {
+    static const char *const names[PL_GGUF_N_TYPES] = {"u8",  "i8",  "u16",  "i16",    "u32",
+                                                       "i32", "f32", "bool", "string", "array",
+                                                       "u64", "i64", "f64"};
+    return (unsigned)type < PL_GGUF_N_TYPES ? names[type] : "unknown";
 }
 
 static int text_length(pl_gguf_string s) {
@@ -113,7 +115,7 @@ static pl_status read_array_head(reader *r, pl_gguf_string key, uint32_t *elemen
         return pl_fail(r->err, PL_ERR_FORMAT, "%s: key '%.*s': unknown element type %u", r->path,
                        text_length(key), key.data, *element);
     }
-    size_t least = type_bytes(*element)         ? type_bytes(*element)
+    size_t least = pl_gguf_type_bytes(*element) ? pl_gguf_type_bytes(*element)
                    : *element == PL_GGUF_STRING ? 8
                                                 : 12;
     if (*n > (r->size - r->at) / least) {
@@ -126,8 +128,8 @@ static pl_status read_array_head(reader *r, pl_gguf_string key, uint32_t *elemen
 
 static pl_status skip_elements(reader *r, pl_gguf_string key, uint32_t element, uint64_t n,
                                int depth) {
-    if (type_bytes(element)) {
-        r->at += (size_t)n * type_bytes(element); /* checked against the size above */
+    if (pl_gguf_type_bytes(element)) {
+        r->at += (size_t)n * pl_gguf_type_bytes(element); /* checked against the size above */
         return PL_OK;
     }
     pl_status status = PL_OK;
@@ -152,8 +154,8 @@ static pl_status skip_value(reader *r, pl_gguf_string key, uint32_t type, int de
         pl_status status = read_array_head(r, key, &element, &n);
         return status == PL_OK ? skip_elements(r, key, element, n, depth + 1) : status;
     }
-    if (r->size - r->at < type_bytes(type)) return cut_short(r, "a value");
-    r->at += type_bytes(type);
+    if (r->size - r->at < pl_gguf_type_bytes(type)) return cut_short(r, "a value");
+    r->at += pl_gguf_type_bytes(type);
     return PL_OK;
 }
 
@@ -285,26 +287,54 @@ static const pl_gguf_value *find_value(const pl_gguf_value *values, size_t n, co
     return NULL;
 }
 
-static bool value_uint(const pl_gguf_value *v, uint64_t *out) {
-    static const bool is_signed[PL_GGUF_N_TYPES] = {
-        [PL_GGUF_I8] = true, [PL_GGUF_I16] = true, [PL_GGUF_I32] = true, [PL_GGUF_I64] = true};
-    if (!v || v->type == PL_GGUF_F32 || v->type == PL_GGUF_F64 || v->type == PL_GGUF_BOOL ||
-        !type_bytes(v->type)) {
+/* One whole number or bool as it lies in the file; false for other types, and over 2^63. */
+static bool value_int(pl_gguf_type type, const uint8_t *data, int64_t *out) {
+    size_t bytes = pl_gguf_type_bytes(type);
+    if (!bytes || type == PL_GGUF_F32 || type == PL_GGUF_F64) return false;
+    bool is_signed =
+        type == PL_GGUF_I8 || type == PL_GGUF_I16 || type == PL_GGUF_I32 || type == PL_GGUF_I64;
+    bool high = data[bytes - 1] & 0x80;
+    uint64_t bits = is_signed && high ? UINT64_MAX : 0;
+    memcpy(&bits, data, bytes);
+    *out = (int64_t)bits;
+    return is_signed || bits <= INT64_MAX;
+}
+
+static bool value_float(pl_gguf_type type, const uint8_t *data, double *out) {
+    float x;
+    int64_t whole;
+    if (type == PL_GGUF_F64) {
+        memcpy(out, data, sizeof *out);
+    } else if (type == PL_GGUF_F32) {
+        memcpy(&x, data, sizeof x);
+        *out = (double)x;
+    } else if (type != PL_GGUF_BOOL && value_int(type, data, &whole)) {
+        *out = (double)whole;
+    } else {
         return false;
     }
-    size_t bytes = type_bytes(v->type);
-    *out = 0;
-    memcpy(out, v->data, bytes);
-    return !is_signed[v->type] || !(v->data[bytes - 1] & 0x80);
+    return true;
+}
+
+static bool value_uint(const pl_gguf_value *v, uint64_t *out) {
+    int64_t whole;
+    if (!v || v->type == PL_GGUF_ARRAY || v->type == PL_GGUF_BOOL) return false;
+    if (v->type == PL_GGUF_U64) {
+        memcpy(out, v->data, sizeof *out);
+        return true;
+    }
+    if (!value_int(v->type, v->data, &whole) || whole < 0) return false;
+    *out = (uint64_t)whole;
+    return true;
 }
 
 static pl_status find_alignment(const reader *r, const pl_gguf_value *values, size_t n_values,
                                 size_t *alignment) {
     uint64_t value = 32;
     const pl_gguf_value *v = find_value(values, n_values, "general.alignment");
-    if (v && (!value_uint(v, &value) || value == 0 || value > 1 << 20 || (value & (value - 1)))) {
-        return pl_fail(r->err, PL_ERR_FORMAT, "%s: general.alignment: expected a power of two",
-                       r->path);
+    if (v && (!value_uint(v, &value) || value < 8 || value > 1 << 20 || (value & (value - 1)))) {
+        return pl_fail(r->err, PL_ERR_FORMAT,
+                       "%s: general.alignment: expected a power of two from 8 to 2^20", r->path);
     }
     *alignment = (size_t)value;
     return PL_OK;
@@ -348,9 +378,19 @@ static pl_status read_tensors(reader *r, pl_gguf *gguf, uint64_t n, size_t align
     return status;
 }
 
+/* A later part says of itself which it is. */
+static pl_status check_part(const reader *r, const pl_gguf_value *values, size_t n_values,
+                            uint64_t number) {
+    uint64_t said = 0;
+    if (number == 0) return PL_OK;
+    if (value_uint(find_value(values, n_values, "split.no"), &said) && said == number) return PL_OK;
+    return pl_fail(r->err, PL_ERR_FORMAT, "%s: split.no: expected %llu", r->path,
+                   (unsigned long long)number);
+}
+
 /* Adds the tensors of one part; the first part's keys become the file's. */
 static pl_status read_part(pl_gguf *gguf, const uint8_t *data, size_t size, const char *path,
-                           pl_error *err) {
+                           uint64_t number, pl_error *err) {
     reader r = {path, data, size, 0, err};
     uint64_t n_tensors = 0, n_values = 0;
     uint32_t version = 0;
@@ -358,6 +398,7 @@ static pl_status read_part(pl_gguf *gguf, const uint8_t *data, size_t size, cons
     pl_gguf_value *values = NULL;
     pl_status status = read_header(&r, &version, &n_tensors, &n_values);
     if (status == PL_OK) status = read_values(&r, n_values, &values);
+    if (status == PL_OK) status = check_part(&r, values, (size_t)n_values, number);
     if (status == PL_OK) status = find_alignment(&r, values, (size_t)n_values, &alignment);
     if (status == PL_OK) status = read_tensors(&r, gguf, n_tensors, alignment);
     if (gguf->values) {
@@ -456,7 +497,7 @@ pl_status pl_gguf_parse(pl_gguf **out, const uint8_t *data, size_t size, const c
     pl_gguf *gguf;
     pl_status status = gguf_new(&gguf, name, err);
     if (status != PL_OK) return status;
-    status = read_part(gguf, data, size, name, err);
+    status = read_part(gguf, data, size, name, 0, err);
     if (status == PL_OK) status = sort_names(gguf, err);
     if (status != PL_OK) {
         pl_gguf_close(gguf);
@@ -466,14 +507,14 @@ pl_status pl_gguf_parse(pl_gguf **out, const uint8_t *data, size_t size, const c
     return PL_OK;
 }
 
-static pl_status open_part(pl_gguf *gguf, const char *path, pl_error *err) {
-    gguf_part *parts = realloc(gguf->parts, (gguf->n_parts + 1) * sizeof *parts);
+static pl_status open_part(pl_gguf *gguf, const char *path, uint64_t number, pl_error *err) {
+    pl_map *parts = realloc(gguf->parts, (gguf->n_parts + 1) * sizeof *parts);
     if (!parts) return pl_fail(err, PL_ERR_MEMORY, "out of memory");
     gguf->parts = parts;
-    pl_status status = pl_map_open(&parts[gguf->n_parts].map, path, err);
+    pl_status status = pl_map_open(&parts[gguf->n_parts], path, err);
     if (status != PL_OK) return status;
-    const pl_map *map = &parts[gguf->n_parts++].map;
-    return read_part(gguf, map->data, map->size_bytes, path, err);
+    const pl_map *map = &parts[gguf->n_parts++];
+    return read_part(gguf, map->data, map->size_bytes, path, number, err);
 }
 
 /* Opens parts 2 to n, whose names follow from the first's: NAME-00001-of-0000N.gguf. */
@@ -497,7 +538,7 @@ static pl_status open_more_parts(pl_gguf *gguf, pl_error *err) {
         memcpy(part, path, length - ending);
         snprintf(part + length - ending, ending + 1, "-%05u-of-%05u.gguf", (unsigned)i,
                  (unsigned)count);
-        pl_status status = open_part(gguf, part, err);
+        pl_status status = open_part(gguf, part, i - 1, err);
         free(part);
         if (status != PL_OK) return status;
     }
@@ -513,7 +554,7 @@ pl_status pl_gguf_open(pl_gguf **out, const char *path, pl_error *err) {
     pl_gguf *gguf;
     pl_status status = gguf_new(&gguf, path, err);
     if (status != PL_OK) return status;
-    status = open_part(gguf, path, err);
+    status = open_part(gguf, path, 0, err);
     if (status == PL_OK) status = open_more_parts(gguf, err);
     if (status == PL_OK) status = sort_names(gguf, err);
     if (status != PL_OK) {
@@ -526,7 +567,7 @@ pl_status pl_gguf_open(pl_gguf **out, const char *path, pl_error *err) {
 
 void pl_gguf_close(pl_gguf *gguf) {
     if (!gguf) return;
-    for (size_t i = 0; i < gguf->n_parts; i++) pl_map_close(&gguf->parts[i].map);
+    for (size_t i = 0; i < gguf->n_parts; i++) pl_map_close(&gguf->parts[i]);
     free(gguf->parts);
     free(gguf->by_name);
     free(gguf->tensors);
@@ -567,20 +608,7 @@ bool pl_gguf_find_uint(const pl_gguf *gguf, const char *key, uint64_t *out) {
 
 bool pl_gguf_find_float(const pl_gguf *gguf, const char *key, double *out) {
     const pl_gguf_value *v = pl_gguf_find(gguf, key);
-    uint64_t whole;
-    if (v && v->type == PL_GGUF_F32) {
-        float x;
-        memcpy(&x, v->data, sizeof x);
-        *out = (double)x;
-        return true;
-    }
-    if (v && v->type == PL_GGUF_F64) {
-        memcpy(out, v->data, sizeof *out);
-        return true;
-    }
-    if (!value_uint(v, &whole)) return false;
-    *out = (double)whole;
-    return true;
+    return v && v->type != PL_GGUF_ARRAY && value_float(v->type, v->data, out);
 }
 
 bool pl_gguf_find_bool(const pl_gguf *gguf, const char *key, bool *out) {
@@ -597,20 +625,72 @@ bool pl_gguf_find_string(const pl_gguf *gguf, const char *key, pl_gguf_string *o
     return true;
 }
 
-static pl_status not_found(const pl_gguf *gguf, const char *key, const char *kind, pl_error *err) {
-    bool there = pl_gguf_find(gguf, key);
-    return pl_fail(err, PL_ERR_FORMAT,
-                   there ? "%s: key '%s': expected %s" : "%s: key '%s' is missing%.0s", gguf->path,
-                   key, kind);
+static pl_status missing(const pl_gguf *gguf, const char *key, pl_error *err) {
+    return pl_fail(err, PL_ERR_FORMAT, "%s: key '%s' is missing", gguf->path, key);
+}
+
+/* The end of every typed reader: absent is fine, another kind is not. */
+static pl_status checked(const pl_gguf *gguf, const char *key, bool found, const char *expected,
+                         pl_error *err) {
+    const pl_gguf_value *v = found ? NULL : pl_gguf_find(gguf, key);
+    if (!v) return PL_OK;
+    return pl_fail(err, PL_ERR_FORMAT, "%s: key '%s' is %s: expected %s", gguf->path, key,
+                   pl_gguf_type_name(v->type), expected);
+}
+
+pl_status pl_gguf_read_uint(const pl_gguf *gguf, const char *key, uint64_t *out, pl_error *err) {
+    return checked(gguf, key, pl_gguf_find_uint(gguf, key, out), "a whole number from 0", err);
+}
+
+pl_status pl_gguf_read_float(const pl_gguf *gguf, const char *key, double *out, pl_error *err) {
+    return checked(gguf, key, pl_gguf_find_float(gguf, key, out), "a number", err);
+}
+
+pl_status pl_gguf_read_bool(const pl_gguf *gguf, const char *key, bool *out, pl_error *err) {
+    return checked(gguf, key, pl_gguf_find_bool(gguf, key, out), "a bool", err);
+}
+
+pl_status pl_gguf_read_string(const pl_gguf *gguf, const char *key, pl_gguf_string *out,
+                              pl_error *err) {
+    return checked(gguf, key, pl_gguf_find_string(gguf, key, out), "a string", err);
 }
 
 pl_status pl_gguf_get_uint(const pl_gguf *gguf, const char *key, uint64_t *out, pl_error *err) {
-    return pl_gguf_find_uint(gguf, key, out) ? PL_OK : not_found(gguf, key, "a whole number", err);
+    if (!pl_gguf_find(gguf, key)) return missing(gguf, key, err);
+    return pl_gguf_read_uint(gguf, key, out, err);
 }
 
 pl_status pl_gguf_get_string(const pl_gguf *gguf, const char *key, pl_gguf_string *out,
                              pl_error *err) {
-    return pl_gguf_find_string(gguf, key, out) ? PL_OK : not_found(gguf, key, "a string", err);
+    if (!pl_gguf_find(gguf, key)) return missing(gguf, key, err);
+    return pl_gguf_read_string(gguf, key, out, err);
+}
+
+bool pl_gguf_string_is(pl_gguf_string s, const char *text) {
+    return string_is(s, text);
+}
+
+bool pl_gguf_array_f32s(const pl_gguf_value *value, float *out) {
+    size_t step = pl_gguf_type_bytes(value->element);
+    if (value->type != PL_GGUF_ARRAY || !step) return false;
+    for (size_t i = 0; i < value->n; i++) {
+        double x;
+        if (!value_float(value->element, value->data + i * step, &x)) return false;
+        out[i] = (float)x;
+    }
+    return true;
+}
+
+bool pl_gguf_array_i32s(const pl_gguf_value *value, int32_t *out) {
+    size_t step = pl_gguf_type_bytes(value->element);
+    if (value->type != PL_GGUF_ARRAY || !step) return false;
+    for (size_t i = 0; i < value->n; i++) {
+        int64_t x;
+        if (!value_int(value->element, value->data + i * step, &x)) return false;
+        if (x < INT32_MIN || x > INT32_MAX) return false;
+        out[i] = (int32_t)x;
+    }
+    return true;
 }
 
 const pl_gguf_value *pl_gguf_find_array(const pl_gguf *gguf, const char *key,

@@ -49,7 +49,8 @@ typedef struct pl_gguf_value {
 } pl_gguf_value;
 
 /* Errors: PL_ERR_IO, PL_ERR_FORMAT (names the field that lies), PL_ERR_UNSUPPORTED (version, byte
- * order). The second form reads bytes that stay the caller's, and knows no further parts. */
+ * order). The second form reads bytes that stay the caller's, aligned to 16, and knows no further
+ * parts. */
 pl_status pl_gguf_open(pl_gguf **gguf, const char *path, pl_error *err);
 pl_status pl_gguf_parse(pl_gguf **gguf, const uint8_t *data, size_t size, const char *name,
                         pl_error *err);
@@ -64,6 +65,10 @@ const pl_gguf_value *pl_gguf_value_at(const pl_gguf *gguf, size_t i);
 /* NULL when there is no such key. */
 const pl_gguf_value *pl_gguf_find(const pl_gguf *gguf, const char *key);
 
+/* "u32", "string", ... "unknown" out of range; and the bytes of one, 0 where they vary. */
+const char *pl_gguf_type_name(pl_gguf_type type);
+size_t pl_gguf_type_bytes(pl_gguf_type type);
+
 /* Typed readers. find_*: false when the key is absent or of another kind. get_*: an error that
  * names key, kind found and kind expected. Whole numbers of every width are read as uint64 when
  * they are not negative, floats of both widths as double. */
@@ -74,6 +79,21 @@ bool pl_gguf_find_string(const pl_gguf *gguf, const char *key, pl_gguf_string *o
 pl_status pl_gguf_get_uint(const pl_gguf *gguf, const char *key, uint64_t *out, pl_error *err);
 pl_status pl_gguf_get_string(const pl_gguf *gguf, const char *key, pl_gguf_string *out,
                              pl_error *err);
+
+/* The same, but PL_OK with *out as it was where the key is absent, and PL_ERR_FORMAT where it is
+ * of another kind: for keys that may be missing, never ignored. */
+pl_status pl_gguf_read_uint(const pl_gguf *gguf, const char *key, uint64_t *out, pl_error *err);
+pl_status pl_gguf_read_float(const pl_gguf *gguf, const char *key, double *out, pl_error *err);
+pl_status pl_gguf_read_bool(const pl_gguf *gguf, const char *key, bool *out, pl_error *err);
+pl_status pl_gguf_read_string(const pl_gguf *gguf, const char *key, pl_gguf_string *out,
+                              pl_error *err);
+
+bool pl_gguf_string_is(pl_gguf_string s, const char *text);
+
+/* Copies the elements of an array, out [value->n]; false where they are of another kind or do not
+ * fit. i32s takes whole numbers and bools of any width, f32s all numbers. */
+bool pl_gguf_array_i32s(const pl_gguf_value *value, int32_t *out);
+bool pl_gguf_array_f32s(const pl_gguf_value *value, float *out);
 
 /* An array of the given element type, or NULL. */
 const pl_gguf_value *pl_gguf_find_array(const pl_gguf *gguf, const char *key, pl_gguf_type element);
