@@ -1,0 +1,378 @@
+#include "reference.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../engine/base/error.h"
+
+/* -- weights -------------------------------------------------------------------------------- */
+
+/* IEEE half precision by its definition: sign, 5 bits of exponent, 10 of fraction. */
+static double half_value(uint16_t bits) {
+    int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    double value = exponent == 0    ? ldexp(fraction, -24)
+                   : exponent == 31 ? (fraction ? NAN : INFINITY)
+                                    : ldexp(1024 + fraction, exponent - 25);
+    return bits >> 15 ? -value : value;
+}
+
+static double bfloat_value(uint16_t bits) {
+    uint32_t wide = (uint32_t)bits << 16;
+    float value;
+    memcpy(&value, &wide, sizeof value);
+    return (double)value;
+}
+
+static double plain_value(const pl_tensor *t, int64_t offset) {
+    if (t->dtype == PL_F32) return (double)((const float *)t->data)[offset];
+    uint16_t bits = ((const uint16_t *)t->data)[offset];
+    return t->dtype == PL_F16 ? half_value(bits) : bfloat_value(bits);
+}
+
+/* Row-major float64 of a vector or matrix, `swapped` where rows and columns are exchanged. */
+static pl_status widen(reference *r, double **out, const pl_tensor *t, bool swapped,
+                       pl_error *err) {
+    *out = NULL;
+    if (!t->data) return PL_OK;
+    int64_t n_rows = t->n_dims == 2 ? t->shape[0] : 1, n = t->shape[t->n_dims - 1];
+    double *wide = pl_arena_alloc(&r->memory, (size_t)(n_rows * n) * sizeof *wide);
+    if (!wide) return pl_fail(err, PL_ERR_MEMORY, "out of memory for a reference");
+    *out = wide;
+    if (pl_dtype_get(t->dtype)->quantised) {
+        float *row = malloc((size_t)n * sizeof *row);
+        if (!row) return pl_fail(err, PL_ERR_MEMORY, "out of memory for a reference");
+        for (int64_t i = 0; i < n_rows; i++) {
+            const char *source = (const char *)t->data + (size_t)i * pl_tensor_row_bytes(t);
+            pl_kernels_for(PL_ISA_PLAIN)->to_f32[t->dtype](row, source, (size_t)n);
+            for (int64_t j = 0; j < n; j++) wide[i * n + j] = (double)row[j];
+        }
+        free(row);
+        return PL_OK;
+    }
+    for (int64_t i = 0; i < n_rows; i++) {
+        for (int64_t j = 0; j < n; j++) {
+            int64_t offset = (n_rows > 1 || t->n_dims == 2 ? i * t->stride[0] : 0) +
+                             j * t->stride[t->n_dims - 1];
+            wide[swapped ? j * n_rows + i : i * n + j] = plain_value(t, offset);
+        }
+    }
+    return PL_OK;
+}
+
+static pl_status widen_linear(reference *r, reference_linear *out, const pl_linear *l,
+                              pl_error *err) {
+    pl_status status = widen(r, &out->w, &l->w, l->transposed, err);
+    return status == PL_OK ? widen(r, &out->b, &l->b, false, err) : status;
+}
+
+static pl_status widen_norm(reference *r, reference_norm *out, const pl_norm_weights *norm,
+                            pl_error *err) {
+    pl_status status = widen(r, &out->gain, &norm->gain, false, err);
+    return status == PL_OK ? widen(r, &out->bias, &norm->bias, false, err) : status;
+}
+
+static pl_status widen_block(reference *r, reference_block *out, const pl_block_weights *b,
+                             pl_error *err) {
+    pl_status status = widen_linear(r, &out->q, &b->q, err);
+    if (status == PL_OK) status = widen_linear(r, &out->k, &b->k, err);
+    if (status == PL_OK) status = widen_linear(r, &out->v, &b->v, err);
+    if (status == PL_OK) status = widen_linear(r, &out->o, &b->o, err);
+    if (status == PL_OK) status = widen_linear(r, &out->gate, &b->gate, err);
+    if (status == PL_OK) status = widen_linear(r, &out->in, &b->in, err);
+    if (status == PL_OK) status = widen_linear(r, &out->out, &b->out, err);
+    for (int i = 0; i < PL_N_SUBLAYERS * PL_N_NORM_SLOTS && status == PL_OK; i++) {
+        int sublayer = i / PL_N_NORM_SLOTS, slot = i % PL_N_NORM_SLOTS;
+        status = widen_norm(r, &out->norm[sublayer][slot], &b->norm[sublayer][slot], err);
+    }
+    return status;
+}
+
+pl_status reference_new(reference **out, const pl_model *model, pl_error *err) {
+    const pl_weights *w = &model->weights;
+    reference *r = calloc(1, sizeof *r);
+    if (!r) return pl_fail(err, PL_ERR_MEMORY, "out of memory for a reference");
+    r->config = model->config;
+    r->blocks = calloc((size_t)r->config.n_layers, sizeof *r->blocks);
+    pl_status status = PL_OK;
+    if (!r->blocks) status = pl_fail(err, PL_ERR_MEMORY, "out of memory for a reference");
+    if (status == PL_OK) status = widen(r, &r->embed, &w->embed, false, err);
+    if (status == PL_OK) status = widen(r, &r->positions, &w->positions, false, err);
+    if (status == PL_OK) status = widen_norm(r, &r->norm_embed, &w->norm_embed, err);
+    if (status == PL_OK) status = widen_norm(r, &r->norm_final, &w->norm_final, err);
+    if (status == PL_OK && r->config.tied) r->unembed.w = r->embed;
+    if (status == PL_OK && !r->config.tied) {
+        status = widen_linear(r, &r->unembed, &w->unembed, err);
+    }
+    for (int64_t l = 0; l < r->config.n_layers && status == PL_OK; l++) {
+        status = widen_block(r, &r->blocks[l], &w->blocks[l], err);
+    }
+    if (status != PL_OK) {
+        reference_free(r);
+        return status;
+    }
+    *out = r;
+    return PL_OK;
+}
+
+void reference_free(reference *r) {
+    if (!r) return;
+    pl_arena_clear(&r->memory);
+    free(r->blocks);
+    free(r);
+}
+
+/* -- the pass ------------------------------------------------------------------------------- */
+
+typedef struct run {
+    const reference *r;
+    const pl_config *c;
+    int64_t n;
+    reference_watch watch;
+    void *context;
+    /* Activations, by the names of the points. */
+    double *resid, *x, *scale, *q, *k, *v, *scores, *z, *means, *attn_out, *mlp_out, *pre, *linear;
+} run;
+
+static void show(const run *w, pl_point point, int64_t layer, double *values, int64_t a, int64_t b,
+                 int64_t c) {
+    int64_t shape[] = {a, b, c};
+    if (w->watch) w->watch(w->context, point, (int)layer, values, c ? 3 : 2, shape);
+}
+
+/* out[t] = W x[t] + b */
+static void linear(double *out, const double *x, const reference_linear *l, int64_t n,
+                   int64_t n_out, int64_t n_in) {
+    for (int64_t t = 0; t < n; t++) {
+        for (int64_t j = 0; j < n_out; j++) {
+            double sum = l->b ? l->b[j] : 0;
+            for (int64_t i = 0; i < n_in; i++) sum += l->w[j * n_in + i] * x[t * n_in + i];
+            out[t * n_out + j] = sum;
+        }
+    }
+}
+
+/* Ba et al. 2016 and Zhang and Sennrich 2019. */
+static void norm(const run *w, double *out, const double *x, const reference_norm *weights,
+                 bool shown, pl_point scale_point, int64_t layer) {
+    int64_t d = w->c->d_model;
+    double *means = w->means;
+    for (int64_t t = 0; t < w->n; t++) {
+        double mean = 0, square = 0;
+        for (int64_t i = 0; i < d; i++) mean += x[t * d + i] / (double)d;
+        if (w->c->norm == PL_NORM_RMS) mean = 0;
+        for (int64_t i = 0; i < d; i++) square += pow(x[t * d + i] - mean, 2) / (double)d;
+        means[t] = mean;
+        w->scale[t] = sqrt(square + (double)w->c->norm_eps);
+    }
+    if (shown) show(w, scale_point, layer, w->scale, w->n, 1, 0);
+    for (int64_t t = 0; t < w->n; t++) {
+        for (int64_t i = 0; i < d; i++) {
+            double value = (x[t * d + i] - means[t]) / w->scale[t] * weights->gain[i];
+            out[t * d + i] = weights->bias ? value + weights->bias[i] : value;
+        }
+    }
+    if (shown) show(w, (pl_point)(scale_point + 1), layer, out, w->n, d, 0);
+}
+
+/* The norm of a slot, or a copy where it is empty. ln1 and ln2 are the first that a sublayer has.
+ */
+static void slot(const run *w, int64_t layer, pl_sublayer sublayer, pl_norm_slot which, double *out,
+                 const double *x) {
+    if (!w->c->norm_slot[which]) {
+        if (out != x) memcpy(out, x, (size_t)(w->n * w->c->d_model) * sizeof *out);
+        return;
+    }
+    pl_norm_slot first = PL_NORM_BEFORE;
+    while (!w->c->norm_slot[first]) first++;
+    norm(w, out, x, &w->r->blocks[layer].norm[sublayer][which], which == first,
+         sublayer == PL_ATTENTION ? PL_HOOK_LN1_SCALE : PL_HOOK_LN2_SCALE, layer);
+}
+
+/* Su et al. 2021: pairs are turned by position * base^(-2 i / rope_dims). */
+static void rotate(const run *w, double *x, int64_t n_heads) {
+    int64_t d = w->c->d_head, pairs = w->c->rope_dims / 2;
+    for (int64_t t = 0; t < w->n; t++) {
+        for (int64_t h = 0; h < n_heads; h++) {
+            double *head = x + (t * n_heads + h) * d;
+            for (int64_t i = 0; i < pairs; i++) {
+                double angle = (double)t * pow((double)w->c->rope_base, -(double)i / (double)pairs);
+                double *a = &head[w->c->rope_half ? i : 2 * i];
+                double *b = &head[w->c->rope_half ? i + pairs : 2 * i + 1];
+                double turned = *a * cos(angle) - *b * sin(angle);
+                *b = *a * sin(angle) + *b * cos(angle);
+                *a = turned;
+            }
+        }
+    }
+}
+
+static void softmax(double *x, int64_t n) {
+    double most = -INFINITY, sum = 0;
+    for (int64_t i = 0; i < n; i++) most = fmax(most, x[i]);
+    for (int64_t i = 0; i < n; i++) sum += x[i] = exp(x[i] - most);
+    for (int64_t i = 0; i < n; i++) x[i] /= sum;
+}
+
+/* Vaswani et al. 2017; several query heads share a key-value head as in Ainslie et al. 2023. */
+static void attend(const run *w, int64_t layer) {
+    int64_t n = w->n, d = w->c->d_head, heads = w->c->n_heads, kv_heads = w->c->n_kv_heads;
+    for (int64_t h = 0; h < heads; h++) {
+        int64_t g = h * kv_heads / heads;
+        for (int64_t t = 0; t < n; t++) {
+            for (int64_t s = 0; s < n; s++) {
+                double sum = 0;
+                for (int64_t i = 0; i < d; i++) {
+                    sum += w->q[(t * heads + h) * d + i] * w->k[(s * kv_heads + g) * d + i];
+                }
+                bool masked = w->c->causal && s > t;
+                w->scores[(h * n + t) * n + s] =
+                    masked ? -INFINITY : sum * (double)w->c->attn_scale;
+            }
+        }
+    }
+    show(w, PL_HOOK_ATTN_SCORES, layer, w->scores, heads, n, n);
+    for (int64_t row = 0; row < heads * n; row++) softmax(w->scores + row * n, n);
+    show(w, PL_HOOK_PATTERN, layer, w->scores, heads, n, n);
+    for (int64_t h = 0; h < heads; h++) {
+        int64_t g = h * kv_heads / heads;
+        for (int64_t t = 0; t < n; t++) {
+            for (int64_t i = 0; i < d; i++) {
+                double sum = 0;
+                for (int64_t s = 0; s < n; s++) {
+                    sum += w->scores[(h * n + t) * n + s] * w->v[(s * kv_heads + g) * d + i];
+                }
+                w->z[(t * heads + h) * d + i] = sum;
+            }
+        }
+    }
+    show(w, PL_HOOK_Z, layer, w->z, n, heads, d);
+}
+
+static void attention(const run *w, int64_t layer) {
+    const reference_block *b = &w->r->blocks[layer];
+    int64_t n = w->n, d = w->c->d_model, d_head = w->c->d_head;
+    int64_t heads = w->c->n_heads, kv_heads = w->c->n_kv_heads;
+    slot(w, layer, PL_ATTENTION, PL_NORM_BEFORE, w->x, w->resid);
+    linear(w->q, w->x, &b->q, n, heads * d_head, d);
+    linear(w->k, w->x, &b->k, n, kv_heads * d_head, d);
+    linear(w->v, w->x, &b->v, n, kv_heads * d_head, d);
+    show(w, PL_HOOK_Q, layer, w->q, n, heads, d_head);
+    show(w, PL_HOOK_K, layer, w->k, n, kv_heads, d_head);
+    show(w, PL_HOOK_V, layer, w->v, n, kv_heads, d_head);
+    if (w->c->positions == PL_POSITIONS_ROTARY) {
+        rotate(w, w->q, heads);
+        rotate(w, w->k, kv_heads);
+        show(w, PL_HOOK_ROT_Q, layer, w->q, n, heads, d_head);
+        show(w, PL_HOOK_ROT_K, layer, w->k, n, kv_heads, d_head);
+    }
+    attend(w, layer);
+    linear(w->attn_out, w->z, &b->o, n, d, heads * d_head);
+    slot(w, layer, PL_ATTENTION, PL_NORM_AFTER_SUBLAYER, w->attn_out, w->attn_out);
+    show(w, PL_HOOK_ATTN_OUT, layer, w->attn_out, n, d, 0);
+}
+
+static double activate(pl_activation kind, double x) {
+    switch (kind) {
+    case PL_ACT_GELU_TANH:
+        return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case PL_ACT_GELU_ERF:
+        return 0.5 * x * (1 + erf(x / sqrt(2)));
+    case PL_ACT_SILU:
+        return x / (1 + exp(-x));
+    case PL_ACT_RELU:
+        return x > 0 ? x : 0;
+    case PL_ACT_TANH:
+        return tanh(x);
+    default:
+        return 1 / (1 + exp(-x));
+    }
+}
+
+/* Gated as in Shazeer 2020. */
+static void mlp(const run *w, int64_t layer) {
+    const reference_block *b = &w->r->blocks[layer];
+    int64_t n = w->n, d = w->c->d_model, d_mlp = w->c->d_mlp;
+    slot(w, layer, PL_MLP, PL_NORM_BEFORE, w->x, w->resid);
+    linear(w->pre, w->x, w->c->gated ? &b->gate : &b->in, n, d_mlp, d);
+    show(w, PL_HOOK_MLP_PRE, layer, w->pre, n, d_mlp, 0);
+    if (w->c->gated) {
+        linear(w->linear, w->x, &b->in, n, d_mlp, d);
+        show(w, PL_HOOK_MLP_PRE_LINEAR, layer, w->linear, n, d_mlp, 0);
+    }
+    for (int64_t i = 0; i < n * d_mlp; i++) {
+        w->pre[i] = activate(w->c->activation, w->pre[i]) * (w->c->gated ? w->linear[i] : 1);
+    }
+    show(w, PL_HOOK_MLP_POST, layer, w->pre, n, d_mlp, 0);
+    linear(w->mlp_out, w->pre, &b->out, n, d, d_mlp);
+    slot(w, layer, PL_MLP, PL_NORM_AFTER_SUBLAYER, w->mlp_out, w->mlp_out);
+    show(w, PL_HOOK_MLP_OUT, layer, w->mlp_out, n, d, 0);
+}
+
+static void block(const run *w, int64_t layer) {
+    int64_t count = w->n * w->c->d_model;
+    show(w, PL_HOOK_RESID_PRE, layer, w->resid, w->n, w->c->d_model, 0);
+    attention(w, layer);
+    if (w->c->parallel) mlp(w, layer);
+    for (int64_t i = 0; i < count; i++) w->resid[i] += w->attn_out[i];
+    if (!w->c->parallel) {
+        show(w, PL_HOOK_RESID_MID, layer, w->resid, w->n, w->c->d_model, 0);
+        slot(w, layer, PL_ATTENTION, PL_NORM_AFTER_ADD, w->resid, w->resid);
+        mlp(w, layer);
+    }
+    for (int64_t i = 0; i < count; i++) w->resid[i] += w->mlp_out[i];
+    show(w, PL_HOOK_RESID_POST, layer, w->resid, w->n, w->c->d_model, 0);
+    slot(w, layer, PL_MLP, PL_NORM_AFTER_ADD, w->resid, w->resid);
+}
+
+static void embed(const run *w, const int32_t *tokens) {
+    int64_t n = w->n, d = w->c->d_model;
+    for (int64_t i = 0; i < n * d; i++) w->resid[i] = w->r->embed[tokens[i / d] * d + i % d];
+    show(w, PL_HOOK_EMBED, -1, w->resid, n, d, 0);
+    if (w->c->positions == PL_POSITIONS_LEARNED) {
+        memcpy(w->x, w->r->positions, (size_t)(n * d) * sizeof *w->x);
+        show(w, PL_HOOK_POS_EMBED, -1, w->x, n, d, 0);
+        for (int64_t i = 0; i < n * d; i++) w->resid[i] += w->x[i];
+    }
+    if (w->c->norm_embed) norm(w, w->resid, w->resid, &w->r->norm_embed, false, 0, -1);
+}
+
+pl_status reference_forward(const reference *r, double *logits, const int32_t *tokens, int64_t n,
+                            reference_watch watch, void *context, pl_error *err) {
+    const pl_config *c = &r->config;
+    for (int64_t i = 0; i < n; i++) {
+        if (tokens[i] < 0 || tokens[i] >= c->d_vocab) {
+            return pl_fail(err, PL_ERR_ARGUMENT, "token %d", tokens[i]);
+        }
+    }
+    if (c->positions == PL_POSITIONS_LEARNED && n > c->n_ctx) {
+        return pl_fail(err, PL_ERR_ARGUMENT, "%lld tokens", (long long)n);
+    }
+    run w = {.r = r, .c = c, .n = n, .watch = watch, .context = context};
+    int64_t d = c->d_model, d_q = c->n_heads * c->d_head, d_kv = c->n_kv_heads * c->d_head;
+    struct {
+        double **place;
+        int64_t width;
+    } parts[] = {
+        {&w.resid, d},        {&w.x, d},        {&w.scale, 1},   {&w.q, d_q},
+        {&w.k, d_kv},         {&w.v, d_kv},     {&w.z, d_q},     {&w.scores, c->n_heads * n},
+        {&w.means, 1},        {&w.attn_out, d}, {&w.mlp_out, d}, {&w.pre, c->d_mlp},
+        {&w.linear, c->d_mlp}};
+    int64_t total = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) total += n * parts[i].width;
+    double *memory = malloc((size_t)total * sizeof *memory), *at = memory;
+    if (!memory) return pl_fail(err, PL_ERR_MEMORY, "out of memory for a reference");
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        *parts[i].place = at;
+        at += n * parts[i].width;
+    }
+    embed(&w, tokens);
+    for (int64_t layer = 0; layer < c->n_layers; layer++) block(&w, layer);
+    if (c->norm_final) {
+        norm(&w, w.resid, w.resid, &r->norm_final, true, PL_HOOK_LN_FINAL_SCALE, -1);
+    }
+    linear(logits, w.resid, &r->unembed, n, c->d_vocab, d);
+    show(&w, PL_HOOK_LOGITS, -1, logits, n, c->d_vocab, 0);
+    free(memory);
+    return PL_OK;
+}
