@@ -20,7 +20,8 @@ static const type_info types[] = {
     {"F32", PL_F32, 4}, {"F16", PL_F16, 2}, {"BF16", PL_BF16, 2}, {"I32", PL_I32, 4},
     {"I64", PL_I64, 8}, {"F64", -1, 8},     {"I16", -1, 2},       {"I8", -1, 1},
     {"U8", -1, 1},      {"BOOL", -1, 1},    {"U16", -1, 2},       {"U32", -1, 4},
-    {"U64", -1, 8},     {"F8_E4M3", -1, 1}, {"F8_E5M2", -1, 1},
+    {"U64", -1, 8},     {"C64", -1, 8},     {"F8_E4M3", -1, 1},   {"F8_E5M2", -1, 1},
+    {"F8_E8M0", -1, 1},
 };
 
 typedef struct named_tensor {
@@ -39,6 +40,7 @@ struct pl_safetensors {
     size_t n_tensors;
     pl_map *parts;
     size_t n_parts, bytes;
+    json_t *metadata; /* texts by key, of all parts */
 };
 
 static pl_status new_file(pl_safetensors **out, const char *path, pl_error *err) {
@@ -59,6 +61,7 @@ void pl_safetensors_close(pl_safetensors *file) {
         free(file->tensors[i].copy);
     }
     for (size_t i = 0; i < file->n_parts; i++) pl_map_close(&file->parts[i]);
+    json_decref(file->metadata);
     free(file->parts);
     free(file->tensors);
     free(file->path);
@@ -80,7 +83,9 @@ static pl_status bad(const part *p, const char *what) {
 
 static pl_status read_dtype(const part *p, const json_t *entry, named_tensor *t) {
     const char *dtype = json_string_value(json_object_get(entry, "dtype"));
-    if (!dtype) return bad(p, "dtype: expected a string");
+    if (!dtype || strlen(dtype) != json_string_length(json_object_get(entry, "dtype"))) {
+        return bad(p, "dtype: expected a string");
+    }
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (strcmp(types[i].name, dtype) == 0) t->type = &types[i];
     }
@@ -139,6 +144,21 @@ static pl_status read_entry(const part *p, const json_t *entry, named_tensor *t)
     return status;
 }
 
+static pl_status read_metadata(pl_safetensors *file, const part *p, json_t *metadata) {
+    const char *key;
+    json_t *value;
+    if (!json_is_object(metadata)) return bad(p, "expected an object");
+    json_object_foreach(metadata, key, value) {
+        if (!json_is_string(value)) return bad(p, "expected texts only");
+    }
+    if (!file->metadata) {
+        file->metadata = json_incref(metadata);
+    } else if (json_object_update_missing(file->metadata, metadata) != 0) {
+        return pl_fail(p->err, PL_ERR_MEMORY, "out of memory");
+    }
+    return PL_OK;
+}
+
 static pl_status read_entries(pl_safetensors *file, part *p, json_t *header) {
     size_t most = file->n_tensors + json_object_size(header);
     named_tensor *tensors = realloc(file->tensors, (most ? most : 1) * sizeof *tensors);
@@ -146,11 +166,11 @@ static pl_status read_entries(pl_safetensors *file, part *p, json_t *header) {
     file->tensors = tensors;
     json_t *entry;
     json_object_foreach(header, p->name, entry) {
-        if (strcmp(p->name, "__metadata__") == 0) continue;
         named_tensor t = {0};
-        pl_status status = read_entry(p, entry, &t);
+        bool metadata = strcmp(p->name, "__metadata__") == 0;
+        pl_status status = metadata ? read_metadata(file, p, entry) : read_entry(p, entry, &t);
         if (status != PL_OK) return status;
-        tensors[file->n_tensors++] = t;
+        if (!metadata) tensors[file->n_tensors++] = t;
     }
     return PL_OK;
 }
@@ -265,7 +285,7 @@ static pl_status open_listed(pl_safetensors *file, const json_t *index, pl_error
     json_object_foreach(map, tensor, value) {
         const char *name = json_string_value(value);
         char path[4096];
-        if (!name || !*name || strchr(name, '/')) {
+        if (!name || !*name || strchr(name, '/') || strlen(name) != json_string_length(value)) {
             status = pl_fail(err, PL_ERR_FORMAT, "%s: weight_map: '%.80s': expected a file name",
                              file->path, tensor);
             break;
@@ -329,6 +349,10 @@ pl_status pl_safetensors_open(pl_safetensors **out, const char *path, pl_error *
 
 size_t pl_safetensors_bytes(const pl_safetensors *file) {
     return file->bytes;
+}
+
+const char *pl_safetensors_metadata(const pl_safetensors *file, const char *key) {
+    return json_string_value(json_object_get(file->metadata, key));
 }
 
 size_t pl_safetensors_n_tensors(const pl_safetensors *file) {

@@ -23,7 +23,24 @@ size_t pl_safetensors_bytes(const pl_safetensors *file);
 size_t pl_safetensors_n_tensors(const pl_safetensors *file);
 const char *pl_safetensors_name(const pl_safetensors *file, size_t i);
 bool pl_safetensors_find(const pl_safetensors *file, const char *name, size_t *index);
-/* PL_ERR_UNSUPPORTED for types that perilune does not read. */
+/* A read-only view. A misaligned tensor is copied when it is first asked for, so only one thread at
+ * a time may ask. PL_ERR_UNSUPPORTED for types that perilune does not read. */
 pl_status pl_safetensors_tensor(pl_safetensors *file, size_t i, pl_tensor *out, pl_error *err);
+
+/* The value in the header's __metadata__, of the first shard that has it, or NULL. */
+const char *pl_safetensors_metadata(const pl_safetensors *file, const char *key);
+
+/* -- writing -------------------------------------------------------------------------------- */
+
+typedef struct pl_safetensors_item {
+    const char *name;
+    const pl_tensor *tensor; /* any strides; not quantised */
+} pl_safetensors_item;
+
+/* Writes one file, complete or not at all. metadata: [n_metadata] pairs of key and value.
+ * Errors: PL_ERR_ARGUMENT (a name twice, or __metadata__), PL_ERR_UNSUPPORTED (a quantised tensor),
+ * PL_ERR_IO. */
+pl_status pl_safetensors_write(const char *path, const pl_safetensors_item *items, size_t n_items,
+                               const char *const (*metadata)[2], size_t n_metadata, pl_error *err);
 
 #endif

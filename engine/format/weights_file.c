@@ -3,12 +3,20 @@
 #include <stdio.h>
 #include <string.h>
 
+static bool begins_as_gguf(const char *path) {
+    char begin[4] = "";
+    FILE *f = fopen(path, "rb");
+    if (!f) return false;
+    bool gguf = fread(begin, 1, sizeof begin, f) == sizeof begin && memcmp(begin, "GGUF", 4) == 0;
+    fclose(f);
+    return gguf;
+}
+
 pl_status pl_weights_file_open(pl_weights_file *file, const char *path, pl_error *err) {
     size_t length = strlen(path);
     *file = (pl_weights_file){0};
-    if (length >= 5 && strcmp(path + length - 5, ".gguf") == 0) {
-        return pl_gguf_open(&file->gguf, path, err);
-    }
+    bool named = length >= 5 && strcmp(path + length - 5, ".gguf") == 0;
+    if (named || begins_as_gguf(path)) return pl_gguf_open(&file->gguf, path, err);
     return pl_safetensors_open(&file->safetensors, path, err);
 }
 

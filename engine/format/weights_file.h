@@ -11,7 +11,7 @@ typedef struct pl_weights_file {
     pl_safetensors *safetensors;
 } pl_weights_file;
 
-/* By the ending: .gguf, or else safetensors (a file or an index). */
+/* GGUF by the ending .gguf or the first bytes, or else safetensors (a file or an index). */
 pl_status pl_weights_file_open(pl_weights_file *file, const char *path, pl_error *err);
 void pl_weights_file_close(pl_weights_file *file);
 
