@@ -69,6 +69,7 @@ pl_model *load_with_config(const char *weights, const char *config) {
 pl_session_options exact_options(void) {
     pl_session_options options = pl_session_options_default();
     options.exact = true;
+    options.n_threads = 1; /* these models are too small to share out */
     options.kv_dtype = PL_F32;
     return options;
 }
