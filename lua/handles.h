@@ -1,0 +1,101 @@
+/* The userdata of models, sessions, sequences and tokenizers, for the files that bind them.
+ *
+ *     sequence ──▶ session ──▶ model          (uservalues keep parents alive)
+ *        ▲            │  hooks: handles by address; sequences: weak, by address
+ *        └── weak ────┘
+ *
+ * A userdata is created closed, then acquires; __gc, __close and :close() share one finaliser
+ * that may run twice. Using a closed one raises. */
+#ifndef PL_LUA_HANDLES_H
+#define PL_LUA_HANDLES_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "../engine/model/session.h"
+
+#define PL_LUA_MODEL "perilune.model"
+#define PL_LUA_SESSION "perilune.session"
+#define PL_LUA_SEQUENCE "perilune.sequence"
+#define PL_LUA_TOKENIZER "perilune.tokenizer"
+#define PL_LUA_DECODER "perilune.decoder"
+#define PL_LUA_HOOK "perilune.hook"
+#define PL_LUA_CHAIN "perilune.chain"
+
+/* Uservalues: 1 the default session or nil, 2 its options (a table), 3 the tokenizer or nil. */
+typedef struct pl_lua_model {
+    pl_model *model; /* NULL when closed */
+} pl_lua_model;
+enum { PL_UV_DEFAULT_SESSION = 1, PL_UV_SESSION_OPTIONS, PL_UV_TOKENIZER, PL_N_MODEL_UV = 3 };
+
+/* Uservalues: 1 the model, 2 {lightuserdata of a hook = its handle}, 3 {lightuserdata of a
+ * pl_sequence = its userdata}, weak. */
+typedef struct pl_lua_session {
+    pl_session *session; /* NULL when closed */
+    lua_State *L;        /* whose call runs now; NULL outside of calls */
+    int tables;          /* index in L's stack of the hooks table; the sequences table follows */
+    int depth;           /* calls within calls */
+    int n_sequence_hooks;
+    size_t told_bytes; /* keys and values that the collector has been told of */
+} pl_lua_session;
+enum { PL_UV_MODEL = 1, PL_UV_HOOKS, PL_UV_SEQUENCES, PL_N_SESSION_UV = 3 };
+
+/* Uservalue 1: the session. */
+typedef struct pl_lua_sequence {
+    pl_sequence *seq; /* NULL when closed */
+    pl_lua_session *owner;
+    int busy; /* calls that run over it */
+} pl_lua_sequence;
+
+/* Argument arg, open; raises otherwise. [-0, +0, v] */
+pl_lua_model *pl_lua_check_model(lua_State *L, int arg);
+pl_lua_session *pl_lua_check_session(lua_State *L, int arg);
+pl_lua_sequence *pl_lua_check_sequence(lua_State *L, int arg);
+
+/* Pushes the userdata of a new model, which the userdata now owns (on failure too), with its
+ * tokenizer and options for the default session at index `options` (0: none). [-0, +1, m] */
+void pl_lua_push_model(lua_State *L, pl_model *model, int options);
+
+/* Pushes the default session of the model at index model, made on first use. [-0, +1, e] */
+void pl_lua_push_default_session(lua_State *L, int model);
+
+/* Pushes a new session of the model at index model; options: index of a table, or 0. [-0, +1, e] */
+void pl_lua_push_session(lua_State *L, int model, int options);
+
+/* Pushes a tokenizer that lives as long as `model` does (which is retained); with model NULL the
+ * userdata owns tok, on failure too. [-0, +1, m] */
+void pl_lua_push_tokenizer(lua_State *L, pl_tokenizer *tok, pl_model *model);
+
+/* The ids that a script means by the value at index arg: an integer, a list of integers, a 1-D
+ * integer tensor, or a text, which `tok` encodes (NULL: text is an error). Pushes whatever keeps
+ * them alive, or nil. [-0, +1, v] */
+const int32_t *pl_lua_check_ids(lua_State *L, int arg, const pl_tokenizer *tok, int64_t *n);
+
+/* Runs pl_session_extend for items whose sequences are those of `sequences` [n]; raises what went
+ * wrong, a hook's own error included. session_index: the session's userdata. [-0, +0, e] */
+void pl_lua_extend(lua_State *L, int session_index, pl_lua_sequence *const *sequences,
+                   const pl_extension *items, size_t n);
+
+/* Hooks of one sequence: a fork gets those of its original; a freed one loses its own. */
+void pl_lua_hooks_share(lua_State *L, int session_index, const pl_sequence *from,
+                        const pl_sequence *to);
+void pl_lua_hooks_drop(lua_State *L, int session_index, const pl_sequence *seq);
+/* All hooks of a session. */
+void pl_lua_hooks_reset(lua_State *L, int session_index);
+
+/* The fields of a description: pushes {d_model = ..., ...}; reads one field from the value on top
+ * of the stack (false: no such field). [-0, +1, m], [-0, +0, v] */
+void pl_lua_push_config(lua_State *L, const pl_config *config);
+bool pl_lua_set_config(lua_State *L, pl_config *config, const char *field);
+/* Their names, for messages. [-0, +0, -] */
+size_t pl_lua_config_fields(const char **names, size_t most);
+
+/* Each pushes nothing and fills the table on top of the stack with its constructors. */
+void pl_lua_open_model(lua_State *L);
+void pl_lua_open_session(lua_State *L);
+void pl_lua_open_sequence(lua_State *L);
+void pl_lua_open_tokenizer(lua_State *L);
+void pl_lua_open_hooks(lua_State *L);
+void pl_lua_open_sampler(lua_State *L);
+
+#endif

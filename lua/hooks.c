@@ -1,0 +1,354 @@
+/* Hooks written in Lua: functions that see activations live, and may change them.
+ *
+ * A handle is registered at any number of points and layers; the session's table keeps it, so
+ * that no hook vanishes with the collection of its handle. Inside a pass everything that can
+ * raise runs protected: an error leaves its object on the stack of the call and travels through
+ * the engine as PL_ERR_CALLBACK, see pl_lua_extend. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common.h"
+#include "handles.h"
+#include "tensor.h"
+#include "type.h"
+
+/* One registration in the engine. */
+typedef struct part {
+    uint64_t id;
+    pl_point point;
+    int layer;              /* -1: every layer, or outside of the blocks */
+    const pl_sequence *seq; /* NULL: every sequence */
+} part;
+
+/* Uservalues: 1 the function, 2 the session, 3 what was asked for, for people. */
+typedef struct handle {
+    pl_lua_session *owner;
+    part *parts; /* [n]; none: removed */
+    size_t n, capacity;
+    int64_t pos; /* fires for this absolute position only, with its row; -1: all */
+    bool read;   /* never writes */
+    lua_Integer fired;
+} handle;
+enum { UV_FUNCTION = 1, UV_SESSION, UV_TEXT, N_UV = 3 };
+
+static handle *check(lua_State *L, int arg) {
+    return luaL_checkudata(L, arg, PL_LUA_HOOK);
+}
+
+/* -- firing -------------------------------------------------------------------------------- */
+
+typedef struct firing {
+    handle *hook;
+    pl_tensor act;
+    const pl_hook_at *at;
+} firing;
+
+static void set_integer(lua_State *L, const char *name, int64_t value) {
+    lua_pushinteger(L, value);
+    lua_setfield(L, -2, name);
+}
+
+/* {point, layer, pos, n, seq}; sequences is the session's table of them. */
+static void push_at(lua_State *L, const firing *f, int sequences) {
+    const pl_point_info *info = pl_point_get(f->at->point);
+    bool one = f->hook->pos >= 0;
+    lua_createtable(L, 0, 5);
+    if (info->in_block)
+        lua_pushfstring(L, "blocks.%d.%s%s", f->at->layer, info->part, info->name);
+    else
+        lua_pushfstring(L, "%s%s", info->part, info->name);
+    lua_setfield(L, -2, "point");
+    if (info->in_block) set_integer(L, "layer", f->at->layer);
+    set_integer(L, "pos", one ? f->hook->pos : f->at->pos);
+    set_integer(L, "n", one ? 1 : f->at->n_rows);
+    lua_rawgetp(L, sequences, f->at->sequence);
+    lua_setfield(L, -2, "seq");
+}
+
+/* What the function returned takes the activation's place. */
+static void replace_act(lua_State *L, const firing *f, int arg) {
+    if (lua_isnil(L, arg)) return;
+    if (f->hook->read)
+        pl_lua_fail(L, PL_ERR_STATE, "a hook with read = true returned a replacement");
+    if (!luaL_testudata(L, arg, PL_LUA_TENSOR))
+        pl_lua_fail(L, PL_ERR_ARGUMENT, "a hook returned a %s: expected nothing or a tensor",
+                    luaL_typename(L, arg));
+    pl_lua_copy(L, &f->act, pl_lua_check_tensor(L, arg));
+}
+
+/* Stack: firing, function, activation, at. */
+static int call(lua_State *L) {
+    lua_call(L, 2, 1);
+    replace_act(L, lua_touserdata(L, 1), 2);
+    return 0;
+}
+
+/* Stack: firing, hooks table, sequences table. The activation expires with the call. */
+static int run(lua_State *L) {
+    firing *f = lua_touserdata(L, 1);
+    lua_rawgetp(L, 2, f->hook);
+    pl_lua_lease *lease = pl_lua_push_lease(L);
+    lua_pushcfunction(L, call);
+    lua_pushvalue(L, 1);
+    lua_getiuservalue(L, 4, UV_FUNCTION);
+    pl_lua_push_borrowed(L, &f->act, lease, f->hook->read);
+    push_at(L, f, 3);
+    f->hook->fired++;
+    int status = lua_pcall(L, 4, 0, 0);
+    pl_lua_end_lease(lease);
+    return status == LUA_OK ? 0 : lua_error(L);
+}
+
+static pl_status fire(void *context, pl_tensor *act, const pl_hook_at *at, pl_error *err) {
+    firing f = {context, *act, at};
+    if (f.hook->pos >= 0) {
+        int64_t row = f.hook->pos - at->pos;
+        if (row < 0 || row >= at->n_rows) return PL_OK;
+        int dim = pl_tensor_find_dim(act, "query");
+        pl_status status = pl_tensor_narrow(&f.act, dim < 0 ? 0 : dim, row, 1, err);
+        if (status != PL_OK) return status;
+    }
+    lua_State *L = f.hook->owner->L;
+    int tables = f.hook->owner->tables;
+    if (!lua_checkstack(L, 8)) return pl_fail(err, PL_ERR_MEMORY, "hooks are nested too deep");
+    lua_pushcfunction(L, run);
+    lua_pushlightuserdata(L, &f);
+    lua_pushvalue(L, tables);
+    lua_pushvalue(L, tables + 1);
+    if (lua_pcall(L, 3, 0, 0) == LUA_OK) return PL_OK;
+    return pl_fail(err, PL_ERR_CALLBACK, "a hook failed");
+}
+
+/* -- registering --------------------------------------------------------------------------- */
+
+static void add_part(lua_State *L, handle *h, pl_point point, int layer, const pl_sequence *seq) {
+    if (h->n == h->capacity) {
+        size_t capacity = h->capacity ? 2 * h->capacity : 4;
+        part *parts = realloc(h->parts, capacity * sizeof *parts);
+        if (!parts) pl_lua_fail(L, PL_ERR_MEMORY, "out of memory for a hook");
+        h->parts = parts;
+        h->capacity = capacity;
+    }
+    part p = {.point = point, .layer = layer, .seq = seq};
+    pl_error err;
+    if (pl_hooks_add(pl_session_hooks(h->owner->session), &p.id, point, layer, seq, fire, h,
+                     &err) != PL_OK)
+        pl_lua_raise(L, &err);
+    h->parts[h->n++] = p;
+    h->owner->n_sequence_hooks += seq != NULL;
+}
+
+static void remove_part(handle *h, size_t i) {
+    pl_hooks_remove(pl_session_hooks(h->owner->session), h->parts[i].id);
+    h->owner->n_sequence_hooks -= h->parts[i].seq != NULL;
+    memmove(h->parts + i, h->parts + i + 1, (h->n - i - 1) * sizeof *h->parts);
+    h->n--;
+}
+
+/* Takes the handle out of the engine; the caller takes it out of the session's table. */
+static void remove_all(handle *h) {
+    if (h->owner->session)
+        while (h->n) remove_part(h, h->n - 1);
+    h->n = 0;
+    free(h->parts);
+    h->parts = NULL;
+    h->capacity = 0;
+}
+
+/* Options of a hook at index 5, into h. */
+static void read_options(lua_State *L, handle *h) {
+    h->pos = -1;
+    if (lua_isnoneornil(L, 5)) return;
+    if (lua_getfield(L, 5, "pos") != LUA_TNIL) {
+        int whole;
+        h->pos = lua_tointegerx(L, -1, &whole);
+        if (!whole || h->pos < 0)
+            pl_lua_fail(L, PL_ERR_ARGUMENT,
+                        "pos = %s: expected an absolute position, a whole number from 0",
+                        luaL_tolstring(L, -1, NULL));
+    }
+    lua_pop(L, 1);
+    lua_getfield(L, 5, "read");
+    h->read = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+}
+
+/* add_hook(session, places, fn, sequence or nil, {pos, read}, text) -> handle. places: a list of
+ * {index of the point, layer or -1}, which the Lua library makes from names. */
+static int add(lua_State *L) {
+    pl_lua_session *owner = pl_lua_check_session(L, 1);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    luaL_checktype(L, 3, LUA_TFUNCTION);
+    const pl_sequence *seq = lua_isnoneornil(L, 4) ? NULL : pl_lua_check_sequence(L, 4)->seq;
+    lua_settop(L, 6);
+    handle *h = lua_newuserdatauv(L, sizeof *h, N_UV);
+    *h = (handle){.owner = owner};
+    luaL_setmetatable(L, PL_LUA_HOOK);
+    lua_pushvalue(L, 3), lua_setiuservalue(L, 7, UV_FUNCTION);
+    lua_pushvalue(L, 1), lua_setiuservalue(L, 7, UV_SESSION);
+    lua_pushvalue(L, 6), lua_setiuservalue(L, 7, UV_TEXT);
+    read_options(L, h);
+    lua_getiuservalue(L, 1, PL_UV_HOOKS);
+    lua_pushvalue(L, 7);
+    lua_rawsetp(L, -2, h);
+    for (lua_Integer i = 1, n = (lua_Integer)lua_rawlen(L, 2); i <= n; i++) {
+        lua_rawgeti(L, 2, i);
+        lua_rawgeti(L, -1, 1);
+        lua_rawgeti(L, -2, 2);
+        lua_Integer point = luaL_checkinteger(L, -2), layer = luaL_checkinteger(L, -1);
+        luaL_argcheck(L, point >= 0 && point < PL_N_POINTS, 2, "no such point");
+        luaL_argcheck(L, layer >= -1 && layer < INT32_MAX, 2, "no such layer");
+        add_part(L, h, (pl_point)point, (int)layer, seq);
+        lua_pop(L, 3);
+    }
+    lua_settop(L, 7);
+    return 1;
+}
+
+/* hook:remove(); a second time does nothing. */
+static int remove_hook(lua_State *L) {
+    handle *h = check(L, 1);
+    lua_settop(L, 1);
+    if (h->n) remove_all(h);
+    lua_getiuservalue(L, 1, UV_SESSION);
+    if (lua_getiuservalue(L, 2, PL_UV_HOOKS) == LUA_TTABLE) {
+        lua_pushnil(L);
+        lua_rawsetp(L, 3, h);
+    }
+    return 0;
+}
+
+/* Only when the session goes too: its table holds every registered handle. */
+static int collect(lua_State *L) {
+    handle *h = check(L, 1);
+    if (h->owner) remove_all(h);
+    return 0;
+}
+
+typedef void (*visitor)(lua_State *L, handle *h, const void *from, const void *to);
+
+/* Visits the handles of the session at that index. The visitor may not add handles. */
+static void each(lua_State *L, int session, visitor visit, const void *from, const void *to) {
+    luaL_checkstack(L, 6, NULL);
+    if (lua_getiuservalue(L, session, PL_UV_HOOKS) == LUA_TTABLE) {
+        lua_pushnil(L);
+        while (lua_next(L, -2)) {
+            visit(L, lua_touserdata(L, -1), from, to);
+            lua_pop(L, 1);
+        }
+    }
+    lua_pop(L, 1);
+}
+
+static void share(lua_State *L, handle *h, const void *from, const void *to) {
+    for (size_t i = 0, n = h->n; i < n; i++)
+        if (h->parts[i].seq == from) add_part(L, h, h->parts[i].point, h->parts[i].layer, to);
+}
+
+static void drop(lua_State *L, handle *h, const void *from, const void *to) {
+    (void)L, (void)to;
+    for (size_t i = h->n; i-- > 0;)
+        if (h->parts[i].seq == from) remove_part(h, i);
+}
+
+void pl_lua_hooks_share(lua_State *L, int session, const pl_sequence *from, const pl_sequence *to) {
+    const pl_lua_session *s = lua_touserdata(L, session);
+    if (s->n_sequence_hooks) each(L, session, share, from, to);
+}
+
+void pl_lua_hooks_drop(lua_State *L, int session, const pl_sequence *seq) {
+    const pl_lua_session *s = lua_touserdata(L, session);
+    if (s->n_sequence_hooks) each(L, session, drop, seq, NULL);
+}
+
+/* In place: a running pass looks its hooks up in this very table. */
+void pl_lua_hooks_reset(lua_State *L, int session) {
+    luaL_checkstack(L, 6, NULL);
+    if (lua_getiuservalue(L, session, PL_UV_HOOKS) == LUA_TTABLE) {
+        lua_pushnil(L);
+        while (lua_next(L, -2)) {
+            remove_all(lua_touserdata(L, -1));
+            lua_pop(L, 1);
+            lua_pushvalue(L, -1);
+            lua_pushnil(L);
+            lua_rawset(L, -4);
+        }
+    }
+    lua_pop(L, 1);
+}
+
+/* reset_hooks(session) */
+static int reset_hooks(lua_State *L) {
+    pl_lua_check_session(L, 1);
+    pl_lua_hooks_reset(L, 1);
+    return 0;
+}
+
+/* hooks(session) -> list of the registered handles, in no order */
+static int list(lua_State *L) {
+    pl_lua_check_session(L, 1);
+    lua_newtable(L);
+    int out = lua_gettop(L);
+    lua_getiuservalue(L, 1, PL_UV_HOOKS);
+    lua_pushnil(L);
+    while (lua_next(L, -2))
+        if (((handle *)lua_touserdata(L, -1))->n)
+            lua_rawseti(L, out, (lua_Integer)lua_rawlen(L, out) + 1);
+        else
+            lua_pop(L, 1);
+    lua_settop(L, out);
+    return 1;
+}
+
+/* points() -> list of {name, part, in_block, dims, formula}; a point's index counts from 0. */
+static int points(lua_State *L) {
+    lua_createtable(L, PL_N_POINTS, 0);
+    for (int i = 0; i < PL_N_POINTS; i++) {
+        const pl_point_info *info = pl_point_get((pl_point)i);
+        lua_createtable(L, 0, 5);
+        lua_pushstring(L, info->name), lua_setfield(L, -2, "name");
+        lua_pushstring(L, info->part), lua_setfield(L, -2, "part");
+        lua_pushboolean(L, info->in_block), lua_setfield(L, -2, "in_block");
+        lua_pushstring(L, info->dims), lua_setfield(L, -2, "dims");
+        lua_pushstring(L, info->formula), lua_setfield(L, -2, "formula");
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+/* -- facts --------------------------------------------------------------------------------- */
+
+static int get_fired(lua_State *L) {
+    lua_pushinteger(L, check(L, 1)->fired);
+    return 1;
+}
+static int get_active(lua_State *L) {
+    lua_pushboolean(L, check(L, 1)->n > 0);
+    return 1;
+}
+static int get_point(lua_State *L) {
+    check(L, 1);
+    lua_getiuservalue(L, 1, UV_TEXT);
+    return 1;
+}
+
+static int to_string(lua_State *L) {
+    const handle *h = check(L, 1);
+    lua_getiuservalue(L, 1, UV_TEXT);
+    lua_pushfstring(L, "hook (%s, %s, fired %I times)", lua_tostring(L, -1),
+                    h->n ? "active" : "removed", (LUAI_UACINT)h->fired);
+    return 1;
+}
+
+void pl_lua_open_hooks(lua_State *L) {
+    static const luaL_Reg methods[] = {{"remove", remove_hook}, {NULL, NULL}};
+    static const luaL_Reg getters[] = {
+        {"fired", get_fired}, {"active", get_active}, {"point", get_point}, {NULL, NULL}};
+    static const luaL_Reg meta[] = {
+        {"__gc", collect}, {"__close", remove_hook}, {"__tostring", to_string}, {NULL, NULL}};
+    pl_lua_new_type(L, PL_LUA_HOOK, methods, getters, meta);
+    static const luaL_Reg functions[] = {
+        {"add", add}, {"reset", reset_hooks}, {"list", list}, {"points", points}, {NULL, NULL}};
+    luaL_newlib(L, functions);
+    lua_setfield(L, -2, "hooks");
+}

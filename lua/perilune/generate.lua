@@ -1,0 +1,277 @@
+--- Text from a model, token by token.
+--
+-- A generator is an object that gives one token a call; `for` calls it, and closes it on break:
+--
+--     for piece, step in model:generate("Once", {temp = 0.8, seed = 7}) do io.write(piece) end
+--
+-- A model's generator works on a sequence of its own. A sequence's generator goes on from that
+-- sequence, which then holds every token that was given out.
+
+return function(pl, core)
+  local Model = core.types["perilune.model"]
+  local Sequence = core.types["perilune.sequence"]
+
+  -- -- options ------------------------------------------------------------------------------
+
+  local known = { "max_new_tokens", "temp", "top_k", "top_p", "min_p", "seed", "stop", "stop_token_ids",
+    "max_time", "sampler", "chain", "ignore_eos", "logits", "on_step" }
+  local synonyms = { temperature = "temp", max_tokens = "max_new_tokens", n_predict = "max_new_tokens",
+    max_length = "max_new_tokens", num_predict = "max_new_tokens", n = "max_new_tokens",
+    stop_strings = "stop", stop_sequences = "stop", eos_token_id = "stop_token_ids",
+    topk = "top_k", topp = "top_p", random_seed = "seed", samplers = "chain", timeout = "max_time",
+    do_sample = "temp", greedy = "temp", callback = "on_step", on_token = "on_step" }
+  local shorthand = { "top_k", "top_p", "min_p", "temp" }
+
+  local function check_integer(opts, name, least)
+    local value = opts[name]
+    if value == nil then return nil end
+    local whole = math.tointeger(value)
+    if not whole or (least and whole < least) then
+      pl.fail("argument", "%s = %s: expected a whole number%s", name, tostring(value),
+        least and (" from %d"):format(least) or "")
+    end
+    return whole
+  end
+
+  local function check_stops(stop)
+    if type(stop) == "string" then stop = { stop } end
+    if stop ~= nil and type(stop) ~= "table" then
+      pl.fail("argument", "stop is a %s: expected a string or a list of strings", type(stop))
+    end
+    local list = {}
+    for i, text in ipairs(stop or {}) do
+      if type(text) ~= "string" or text == "" then
+        pl.fail("argument", "stop: item %d is not a string with something in it", i)
+      end
+      list[i] = text
+    end
+    return list
+  end
+
+  local function check_end_ids(ids)
+    if type(ids) == "number" then ids = { ids } end
+    local set = {}
+    for i, id in ipairs(ids or {}) do
+      set[math.tointeger(id) or pl.fail("argument", "stop_token_ids: item %d is not an id", i)] = true
+    end
+    return set
+  end
+
+  local function check_function(opts, name)
+    local fn = opts[name]
+    if fn ~= nil and type(fn) ~= "function" then
+      pl.fail("argument", "%s is a %s: expected a function", name, type(fn))
+    end
+    return fn
+  end
+
+  -- The chain that the options mean: function, top_k, top_p, min_p, temp, dist.
+  local function make_chain(opts)
+    if opts.chain then
+      for _, name in ipairs({ "sampler", table.unpack(shorthand) }) do
+        if opts[name] ~= nil then pl.fail("argument", "chain already says what '%s' would", name) end
+      end
+      return opts.chain
+    end
+    local chain = { check_function(opts, "sampler") }
+    for _, name in ipairs(shorthand) do
+      if opts[name] ~= nil then chain[#chain + 1] = { [name] = opts[name] } end
+    end
+    chain[#chain + 1] = "dist"
+    return chain
+  end
+
+  -- -- the generator ------------------------------------------------------------------------
+
+  local Generator = {}
+  Generator.__index = Generator
+  Generator.__name = "perilune.generator"
+
+  -- Reads the options; the first pass runs with the first token asked for.
+  local function new(model, seq, prompt, opts)
+    opts = pl.check_options("generate", opts, known, synonyms)
+    local config, tok = model.config, model.tokenizer
+    if not config.causal then
+      pl.fail("unsupported", "%s sees later tokens too: it cannot continue a text", config.arch)
+    end
+    local self = setmetatable({
+      model = model, seq = seq or model:sequence(), private = seq == nil, tokenizer = tok, opts = opts,
+      stops = check_stops(opts.stop), end_ids = check_end_ids(opts.stop_token_ids),
+      max_new_tokens = check_integer(opts, "max_new_tokens", 0),
+      seed = check_integer(opts, "seed") or math.random(0) & 0xffffffff,
+      on_step = check_function(opts, "on_step"), ids = {}, pieces = {}, held = "", longest_stop = 0,
+    }, Generator)
+    if opts.max_time ~= nil and not (type(opts.max_time) == "number" and opts.max_time >= 0) then
+      pl.fail("argument", "max_time = %s: expected seconds", tostring(opts.max_time))
+    end
+    if #self.stops > 0 and not tok then pl.fail("argument", "stop: the model has no tokenizer") end
+    for _, stop in ipairs(self.stops) do self.longest_stop = math.max(self.longest_stop, #stop) end
+    self.chain = core.new_chain(make_chain(opts), config.d_vocab, self.seed, 0, model)
+    self.prompt = type(prompt) == "string" and tok and tok:encode(prompt) or prompt
+    self.n_prompt = self.seq.length
+    return self
+  end
+
+  -- Logits of the position after the prompt, or after what the sequence holds already.
+  local function start(self)
+    local seq, out = self.seq, { logits = "last" }
+    self.deadline = self.opts.max_time and core.clock() + self.opts.max_time
+    if self.prompt then
+      self.logits = seq:extend(self.prompt, out)
+    elseif seq.length == 0 then
+      pl.fail("argument", "there is nothing to continue: the sequence is empty and no prompt is given")
+    else
+      local again <close> = seq:fork()
+      again:truncate(-1)
+      self.logits = again:extend(seq:tokens()[-1]:item(), out)
+    end
+    self.feed = { logits = "last", out = self.logits }
+    self.n_prompt = seq.length
+    self.limit = math.min(self.max_new_tokens or math.maxinteger, seq.session.n_ctx - seq.length)
+    if self.max_new_tokens then seq:reserve(seq.length + math.min(self.limit, 4096)) end
+    if self.tokenizer then self.decoder = self.tokenizer:decoder({ keep_leading = true }) end
+    self.context = { seq = seq, model = self.model, n_prompt = self.n_prompt, seed = self.seed,
+      ids = seq:tokens():to_table() }
+  end
+
+  local function finish(self, reason)
+    self.finish_reason = self.finish_reason or reason
+    self:close()
+  end
+
+  --- Frees what the generator holds; a break out of `for` does it.
+  function Generator:close()
+    if self.closed then return end
+    self.closed = true
+    self.finish_reason = self.finish_reason or "script"
+    self.chain:close()
+    if self.private then self.seq:close() end
+  end
+  Generator.__close = Generator.close
+
+  -- What may be given out of the text held back: never a part of a stop string.
+  local function release(self, text, last)
+    local held = self.held .. text
+    local first, found
+    for _, stop in ipairs(self.stops) do
+      local at = held:find(stop, 1, true)
+      if at and (not first or at < first) then first, found = at, stop end
+    end
+    self.held = ""
+    if first then
+      self.stop = found
+      return held:sub(1, first - 1), "stop"
+    end
+    if last then return held end
+    for n = math.min(#held, self.longest_stop - 1), 1, -1 do
+      local tail = held:sub(-n)
+      for _, stop in ipairs(self.stops) do
+        if stop:sub(1, n) == tail then
+          self.held = tail
+          return held:sub(1, -n - 1)
+        end
+      end
+    end
+    return held
+  end
+
+  -- Why this token would be the last one, before its text is looked at.
+  local function reason_to_end(self, id)
+    if self.end_ids[id] then return "stop", true end
+    if self.tokenizer and not self.opts.ignore_eos and id < self.tokenizer.n_tokens
+      and self.tokenizer:is_end(id) then return "eos", true end
+    if #self.ids + 1 >= self.limit then return "length" end
+    if self.deadline and core.clock() >= self.deadline then return "time" end
+  end
+
+  local function text_of(self, id, silent, last)
+    if not self.decoder then return "" end
+    local text = silent and "" or self.decoder:put(id)
+    return last and text .. self.decoder:flush() or text
+  end
+
+  -- A private sequence is fed when the next token is asked for, which saves the last pass; one
+  -- that the script holds is fed at once, so that it never lacks what was given out.
+  local function pull(self)
+    if not self.logits then
+      start(self)
+    elseif self.private then
+      self.seq:extend(self.ids[#self.ids], self.feed)
+    end
+    if self.limit <= 0 then return finish(self, "length") end
+    local pos = self.n_prompt + #self.ids
+    local context = self.context
+    context.pos, context.n = pos, #self.ids
+    local logits = self.opts.logits and self.logits:clone() or nil
+    local id, prob, entropy = self.chain:sample(self.logits, pos, context)
+    local reason, silent = reason_to_end(self, id)
+    local piece, stopped = release(self, text_of(self, id, silent, reason ~= nil), reason ~= nil)
+    reason = stopped or reason
+    if not self.private and not silent then self.seq:extend(id, self.feed) end
+    if not silent then
+      self.ids[#self.ids + 1] = id
+      context.ids[#context.ids + 1] = id
+    end
+    local step = { id = id, pos = pos, prob = prob, entropy = entropy, logits = logits,
+      finish_reason = reason }
+    self.pieces[#self.pieces + 1] = piece
+    if reason then finish(self, reason) end
+    if silent and piece == "" then return nil end
+    return piece, step
+  end
+
+  function Generator:__call()
+    if self.closed then return nil end
+    local piece, step = pull(self)
+    if piece and self.on_step and self.on_step(piece, step) == false then finish(self, "script") end
+    return piece, step
+  end
+
+  -- -- the methods --------------------------------------------------------------------------
+
+  --- An iterator over piece, step. step: id, pos, prob and entropy (nats) of the model's own
+  -- distribution, logits (with logits = true), finish_reason on the last one.
+  function Model:generate(prompt, opts)
+    if prompt == nil then pl.fail("argument", "generate: a prompt is missing") end
+    local gen = new(self, nil, prompt, opts)
+    return gen, nil, nil, gen
+  end
+
+  -- (prompt, opts), (prompt), (opts) or (): a table without a list in it is options.
+  local function shift(prompt, opts)
+    if opts == nil and type(prompt) == "table" and #prompt == 0 then return nil, prompt end
+    return prompt, opts
+  end
+
+  function Sequence:generate(prompt, opts)
+    prompt, opts = shift(prompt, opts)
+    local gen = new(self.model, self, prompt, opts)
+    return gen, nil, nil, gen
+  end
+
+  local Result = { __tostring = function(result) return result.text end, __name = "perilune.result" }
+
+  -- Runs a generator to its end. Ctrl-C ends it too, with what there is.
+  local function complete(gen)
+    local gen_scope <close> = gen -- luacheck: ignore 211
+    repeat
+      local good, piece = pcall(gen)
+      if not good then
+        if type(piece) ~= "table" and type(piece) ~= "userdata" or piece.kind ~= "interrupted" then
+          error(piece, 0)
+        end
+        core.clear_interrupt()
+        gen.pieces[#gen.pieces + 1] = gen.held
+        finish(gen, "interrupted")
+      end
+    until not good or not piece
+    return setmetatable({ text = table.concat(gen.pieces), ids = gen.ids,
+      finish_reason = gen.finish_reason, stop = gen.stop, seed = gen.seed, n_prompt = gen.n_prompt,
+      n_new = #gen.ids }, Result)
+  end
+
+  --- The whole continuation: text, ids, finish_reason, stop (the stop string found), seed,
+  -- n_prompt, n_new. The text ends before the stop string.
+  function Model:complete(prompt, opts) return complete((self:generate(prompt, opts))) end
+  function Sequence:complete(prompt, opts) return complete((self:generate(prompt, opts))) end
+end

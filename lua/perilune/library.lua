@@ -1,0 +1,12 @@
+--- Builds the part of the library that concerns models: pl.load, pl.new_model, generation, hooks.
+
+return function(pl, core)
+  pl.new_model = core.new_model
+  pl.load_tokenizer = core.load_tokenizer
+  pl.extend = core.extend
+  pl.samplers = core.samplers
+  pl.clock = core.clock
+  require "perilune.model"(pl, core)
+  require "perilune.hooks"(pl, core)
+  require "perilune.generate"(pl, core)
+end

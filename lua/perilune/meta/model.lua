@@ -1,0 +1,399 @@
+---@meta
+
+--- Models, sessions, sequences, tokenizers, hooks and generation.
+--- Token ids, layers, heads and positions count from 0; Lua tables from 1.
+
+---@alias perilune.ids string|integer|integer[]|perilune.Tensor a text, one id, a list, or int32 [pos]
+
+---@class perilune.SessionOptions
+---@field precision? "exact"|"default" "exact": float32 activations against quantised weights too
+---@field kv? "f16"|"f32" how keys and values are stored; f16 unless said otherwise
+---@field threads? integer 0: as many as there are cores
+---@field n_batch? integer rows of one pass at most; longer prompts run in chunks
+---@field n_ctx? integer positions of a sequence at most; 0: the model's
+
+---@class perilune
+local pl = {}
+
+--- Loads a model: a .gguf or .safetensors file, a folder as published on Hugging Face, or the hub
+--- id of one in the local cache. Without a name: the model that comes along.
+---@param name? string
+---@param opts? perilune.SessionOptions of the default session
+---@return perilune.Model
+function pl.load(name, opts) end
+
+--- A model with random weights. `description` has `arch` ("gpt2" unless said otherwise), `dtype`,
+--- `seed`, `std`, `tokenizer` (a path), and any field of `model.config`.
+---@param description table
+---@param opts? perilune.SessionOptions of the default session
+---@return perilune.Model
+function pl.new_model(description, opts) end
+
+--- A tokenizer alone, from a folder as published on Hugging Face or a file of it.
+---@param path string
+---@return perilune.Tokenizer
+function pl.load_tokenizer(path) end
+
+--- Feeds several sequences of one session in one pass; all advance, or none.
+---@param items table list of {sequence, ids, logits = "last"|"all"|"none"}
+---@return table logits of each item, false where none were asked for
+function pl.extend(items) end
+
+--- Copies of a sequence, which share what they have in common.
+---@param seq perilune.Sequence
+---@param n? integer 1 unless said otherwise
+---@return perilune.Sequence[]
+function pl.fork(seq, n) end
+
+--- The samplers that a chain may name: {name, summary, chooses, params}.
+---@return table[]
+function pl.samplers() end
+
+--- Seconds of a clock that only moves forward.
+---@return number
+function pl.clock() end
+
+---@class perilune.Model
+---@field config table the description: d_model, n_layers, n_heads, d_vocab, n_ctx, norm, ...
+---@field n_params integer elements of all weights, a tied matrix once
+---@field weight_bytes integer
+---@field path string? where it came from; nil for random weights
+---@field name string
+---@field tokenizer perilune.Tokenizer? nil when the file has none
+---@field default_session perilune.Session the one that the model's own methods use
+local Model = {}
+
+--- Token ids of a text. add_special: put the file's BOS and EOS around it; parse_special: control
+--- tokens written in the text become their ids.
+---@param text string
+---@param opts? {add_special?: boolean, parse_special?: boolean} both true unless said otherwise
+---@return perilune.Tensor ids int32 [pos]
+function Model:encode(text, opts) end
+
+--- The text of ids.
+---@param ids perilune.ids
+---@param opts? {skip_special?: boolean, replace_invalid?: boolean, keep_leading?: boolean}
+---@return string
+function Model:decode(ids, opts) end
+
+--- The vocabulary's own spelling of each token: "Ġupon".
+---@param ids perilune.ids
+---@return string[]
+function Model:pieces(ids) end
+
+--- The text that each token stands for: " upon".
+---@param ids perilune.ids
+---@return string[]
+function Model:to_str_tokens(ids) end
+
+--- The one id of a text; an error says how many tokens it is otherwise.
+---@param text string
+---@return integer
+function Model:to_single_token(text) end
+
+--- A new session: workspace, keys and values, hooks.
+---@param opts? perilune.SessionOptions
+---@return perilune.Session
+function Model:session(opts) end
+
+--- A new sequence of the default session.
+---@return perilune.Sequence
+function Model:sequence() end
+
+--- The logits of every position of a prompt; nothing is kept.
+---@param prompt perilune.ids
+---@return perilune.Tensor logits [pos, d_vocab]
+function Model:forward(prompt) end
+
+--- Continues a prompt: an iterator that gives one token a call.
+---@param prompt perilune.ids
+---@param opts? perilune.GenerateOptions
+---@return perilune.Generator
+function Model:generate(prompt, opts) end
+
+--- Continues a prompt to the end.
+---@param prompt perilune.ids
+---@param opts? perilune.GenerateOptions
+---@return perilune.Result
+function Model:complete(prompt, opts) end
+
+--- Calls fn wherever the point is passed in the default session, in every layer unless one is
+--- named. See `hook_points`.
+---@param point string "blocks.2.attn.hook_z", "resid_post", "blocks.*.attn.hook_pattern"
+---@param fn fun(act: perilune.Tensor, at: perilune.HookAt): perilune.Tensor? act is live and expires with the call; what is returned takes its place
+---@param opts? {layer?: integer, pos?: integer, read?: boolean}
+---@return perilune.Hook
+function Model:hook(point, fn, opts) end
+
+--- The hooks of the default session.
+---@return perilune.Hook[]
+function Model:hooks() end
+
+--- Removes all hooks of the default session.
+function Model:reset_hooks() end
+
+--- All points of this model: {name, layer, dims, formula}.
+---@return table[]
+function Model:hook_points() end
+
+--- The logits of a prompt and copies of the activations that the patterns name.
+---@param prompt perilune.ids
+---@param patterns? string|string[] all points unless said otherwise
+---@return perilune.Tensor logits [pos, d_vocab]
+---@return table<string, perilune.Tensor> cache by full name
+function Model:run_with_cache(prompt, patterns) end
+
+--- The logits of a prompt under hooks that are gone afterwards.
+---@param prompt perilune.ids
+---@param hooks table list of {point, fn, opts}
+---@return perilune.Tensor logits [pos, d_vocab]
+function Model:run_with_hooks(prompt, hooks) end
+
+--- The k largest of a tensor over the vocabulary, with their texts: {id, value, piece}.
+---@param values perilune.Tensor [d_vocab]
+---@param k? integer 5 unless said otherwise
+---@return table[]
+function Model:topk(values, k) end
+
+--- Name, dtype, shape and size of every weight: {name, dtype, shape, n_params}.
+---@return table[]
+function Model:weights() end
+
+--- The first weight that is NaN or infinite, described, or nil. Reads every weight.
+---@return string?
+function Model:find_bad_weight() end
+
+--- Lets the model go. Its memory goes with the last of its sessions and sequences.
+function Model:close() end
+
+---@class perilune.Session
+---@field model perilune.Model
+---@field threads integer
+---@field precision string
+---@field kv string
+---@field n_batch integer
+---@field n_ctx integer
+local Session = {}
+
+--- A new sequence.
+---@return perilune.Sequence
+function Session:sequence() end
+
+--- What happened so far: passes, rows, layer_rows, weight_bytes, workspace_bytes, kv_bytes.
+---@return table<string, integer>
+function Session:counters() end
+
+--- The number of threads; no result depends on it. 0: as many as there are cores.
+---@param n integer
+function Session:set_threads(n) end
+
+--- As `Model:hook`, for this session.
+---@param point string
+---@param fn function
+---@param opts? table
+---@return perilune.Hook
+function Session:hook(point, fn, opts) end
+
+---@return perilune.Hook[]
+function Session:hooks() end
+function Session:reset_hooks() end
+function Session:close() end
+
+---@class perilune.Sequence
+---@field length integer positions held, also `#seq`
+---@field pos integer the position that the next token gets, equal to length
+---@field session perilune.Session
+---@field model perilune.Model
+local Sequence = {}
+
+--- Feeds tokens. A failed call leaves the sequence as it was.
+---@param tokens perilune.ids
+---@param opts? {logits?: "last"|"all"|"none", out?: perilune.Tensor} "last" unless said otherwise; out is written instead of a new tensor
+---@return perilune.Tensor? logits [d_vocab], [pos, d_vocab], or nothing
+function Sequence:extend(tokens, opts) end
+
+--- A sequence with the same tokens that goes its own way; the hooks of this one act on it too.
+---@return perilune.Sequence
+function Sequence:fork() end
+
+--- A fork to come back to.
+---@return perilune.Sequence
+function Sequence:checkpoint() end
+
+--- Holds again what the checkpoint holds.
+---@param checkpoint perilune.Sequence
+---@return perilune.Sequence self
+function Sequence:rollback(checkpoint) end
+
+--- Keeps the first n positions; n < 0 drops the last -n.
+---@param n integer
+---@return perilune.Sequence self
+function Sequence:truncate(n) end
+
+--- The tokens so far.
+---@return perilune.Tensor ids int32 [pos]
+function Sequence:tokens() end
+
+--- The text so far.
+---@param opts? table as of `Model:decode`
+---@return string
+function Sequence:text(opts) end
+
+--- Memory for n positions in all, so that extending to there allocates nothing.
+---@param n integer
+function Sequence:reserve(n) end
+
+--- As `Model:hook`, for this sequence and its forks only.
+---@param point string
+---@param fn function
+---@param opts? table
+---@return perilune.Hook
+function Sequence:hook(point, fn, opts) end
+
+--- Goes on from this sequence, which holds every token that was given out. With a prompt, that is
+--- fed first.
+---@param prompt? perilune.ids
+---@param opts? perilune.GenerateOptions
+---@return perilune.Generator
+function Sequence:generate(prompt, opts) end
+
+---@param prompt? perilune.ids
+---@param opts? perilune.GenerateOptions
+---@return perilune.Result
+function Sequence:complete(prompt, opts) end
+
+function Sequence:close() end
+
+---@class perilune.Hook
+---@field fired integer how often it was called
+---@field active boolean
+---@field point string as it was asked for
+local Hook = {}
+
+--- Ends it; a second time does nothing. A `<close>` variable does it at the end of its block.
+function Hook:remove() end
+
+---@class perilune.HookAt
+---@field point string the full name
+---@field layer integer? nil outside of the blocks
+---@field pos integer absolute position of the first row
+---@field n integer rows
+---@field seq perilune.Sequence whose rows they are
+local HookAt = {}
+
+---@class perilune.GenerateOptions
+---@field max_new_tokens? integer until the end of the context unless said otherwise
+---@field temp? number divides the logits; 1 unless said otherwise, 0: the most likely token
+---@field top_k? integer 0: all
+---@field top_p? number 1: all
+---@field min_p? number 0: all
+---@field seed? integer random unless said otherwise; the one used is in the result
+---@field stop? string|string[] the text ends before it
+---@field stop_token_ids? integer|integer[]
+---@field ignore_eos? boolean
+---@field max_time? number seconds
+---@field sampler? fun(logits: perilune.Tensor, ctx: table): integer|perilune.Tensor|nil edits the logits [d_vocab] in place (-inf: removed), or returns the choice; runs before the others
+---@field chain? table list of names, {name = value} and functions, instead of the above
+---@field logits? boolean each step carries the model's logits
+---@field on_step? fun(piece: string, step: perilune.Step): boolean? false ends the text
+local GenerateOptions = {}
+
+---@class perilune.Step
+---@field id integer
+---@field pos integer
+---@field prob number probability of the token under the model itself, before any sampler
+---@field entropy number of the model's distribution, in nats
+---@field logits perilune.Tensor? with logits = true
+---@field finish_reason string? on the last step
+local Step = {}
+
+--- Gives piece, step at each call, nil at the end. `for` closes it on break.
+---@class perilune.Generator
+---@field ids integer[] chosen so far
+---@field seed integer
+---@field n_prompt integer
+---@field finish_reason string? eos, stop, length, time, script or interrupted
+---@overload fun(): string?, perilune.Step?
+local Generator = {}
+
+function Generator:close() end
+
+---@class perilune.Result
+---@field text string what was generated, without the stop string
+---@field ids integer[]
+---@field finish_reason "eos"|"stop"|"length"|"time"|"script"|"interrupted"
+---@field stop string? the stop string that was found
+---@field seed integer
+---@field n_prompt integer
+---@field n_new integer
+local Result = {}
+
+---@class perilune.Tokenizer
+---@field kind string "byte-level BPE", ...
+---@field n_tokens integer
+---@field source string
+---@field chat_template string?
+---@field special table<string, integer> bos, eos, unk, pad, sep, cls, mask, as far as there are
+---@field prefix integer[] what add_special puts before a text
+---@field suffix integer[] and after it
+local Tokenizer = {}
+
+---@param text string
+---@param opts? {add_special?: boolean, parse_special?: boolean}
+---@return perilune.Tensor ids int32 [pos]
+function Tokenizer:encode(text, opts) end
+
+---@param ids perilune.ids
+---@param opts? {skip_special?: boolean, replace_invalid?: boolean, keep_leading?: boolean}
+---@return string
+function Tokenizer:decode(ids, opts) end
+
+---@param ids perilune.ids
+---@return string[]
+function Tokenizer:pieces(ids) end
+
+---@param ids perilune.ids
+---@return string[]
+function Tokenizer:to_str_tokens(ids) end
+
+---@param text string
+---@return integer
+function Tokenizer:to_single_token(text) end
+
+--- The id with exactly this spelling in the vocabulary.
+---@param piece string
+---@return integer?
+function Tokenizer:find_piece(piece) end
+
+--- Whether generating the token ends a text.
+---@param id integer
+---@return boolean
+function Tokenizer:is_end(id) end
+
+---@param id integer
+---@return "normal"|"unknown"|"control"|"user_defined"|"unused"|"byte"
+function Tokenizer:attr(id) end
+
+--- How a text becomes tokens: states {word, step, pieces, ids, merged, rank}, merge by merge.
+---@param text string
+---@return table[]
+function Tokenizer:explain(text) end
+
+--- Decodes a stream: put(id) and flush() give the text that is complete now.
+---@param opts? table as of `decode`
+---@return perilune.Decoder
+function Tokenizer:decoder(opts) end
+
+function Tokenizer:close() end
+
+---@class perilune.Decoder
+local Decoder = {}
+
+---@param id integer
+---@return string
+function Decoder:put(id) end
+
+---@return string
+function Decoder:flush() end
+
+return pl
