@@ -1,4 +1,4 @@
---- Text from a model, token by token.
+-- Text from a model, token by token.
 --
 -- A generator is an object that gives one token a call; `for` calls it, and closes it on break:
 --
@@ -139,7 +139,7 @@ return function(pl, core)
     self:close()
   end
 
-  --- Frees what the generator holds; a break out of `for` does it.
+  -- Frees what the generator holds; a break out of `for` does it.
   function Generator:close()
     if self.closed then return end
     self.closed = true
@@ -229,7 +229,7 @@ return function(pl, core)
 
   -- -- the methods --------------------------------------------------------------------------
 
-  --- An iterator over piece, step. step: id, pos, prob and entropy (nats) of the model's own
+  -- An iterator over piece, step. step: id, pos, prob and entropy (nats) of the model's own
   -- distribution, logits (with logits = true), finish_reason on the last one.
   function Model:generate(prompt, opts)
     if prompt == nil then pl.fail("argument", "generate: a prompt is missing") end
@@ -270,7 +270,7 @@ return function(pl, core)
       n_new = #gen.ids }, Result)
   end
 
-  --- The whole continuation: text, ids, finish_reason, stop (the stop string found), seed,
+  -- The whole continuation: text, ids, finish_reason, stop (the stop string found), seed,
   -- n_prompt, n_new. The text ends before the stop string.
   function Model:complete(prompt, opts) return complete((self:generate(prompt, opts))) end
   function Sequence:complete(prompt, opts) return complete((self:generate(prompt, opts))) end

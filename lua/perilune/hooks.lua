@@ -1,4 +1,4 @@
---- Names of hook points: full, short, or globs; and what is built on hooks.
+-- Names of hook points: full, short, or globs; and what is built on hooks.
 
 return function(pl, core)
   local Model = core.types["perilune.model"]

@@ -1,4 +1,4 @@
---- Builds the part of the library that concerns models: pl.load, pl.new_model, generation, hooks.
+-- Builds the part of the library that concerns models: pl.load, pl.new_model, generation, hooks.
 
 return function(pl, core)
   pl.new_model = core.new_model

@@ -1,4 +1,4 @@
---- What models and sequences do beyond the binding: text in and out, stateless passes.
+-- What models and sequences do beyond the binding: text in and out, stateless passes.
 
 return function(pl, core)
   local Model = core.types["perilune.model"]
@@ -49,7 +49,7 @@ return function(pl, core)
     return file ~= nil
   end
 
-  --- Loads a model: a file, a folder, a hub id; without a name the one that comes along.
+  -- Loads a model: a file, a folder, a hub id; without a name the one that comes along.
   function pl.load(name, opts)
     if type(name) == "table" and opts == nil then name, opts = nil, name end
     if name == nil then

@@ -1,7 +1,6 @@
 ---@meta
 
---- Models, sessions, sequences, tokenizers, hooks and generation.
---- Token ids, layers, heads and positions count from 0; Lua tables from 1.
+-- Models, sessions, sequences, tokenizers, hooks and generation.
 
 ---@alias perilune.ids string|integer|integer[]|perilune.Tensor a text, one id, a list, or int32 [pos]
 
