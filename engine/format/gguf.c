@@ -344,7 +344,6 @@ static pl_status check_duplicate_keys(const reader *r, const pl_gguf_value *valu
 
 static pl_status grow_tensors(pl_gguf *gguf, uint64_t n, pl_error *err) {
     size_t capacity = gguf->n_tensors + (size_t)n;
-    if (capacity == 0) return PL_OK;
     gguf_tensor *tensors = realloc(gguf->tensors, capacity * sizeof *tensors);
     if (!tensors) return pl_fail(err, PL_ERR_MEMORY, "out of memory for %zu tensors", capacity);
     memset(tensors + gguf->n_tensors, 0, (size_t)n * sizeof *tensors);
@@ -362,9 +361,10 @@ static pl_status read_values(reader *r, uint64_t n, pl_gguf_value **values) {
 }
 
 static pl_status read_tensors(reader *r, pl_gguf *gguf, uint64_t n, size_t alignment) {
-    pl_status status = grow_tensors(gguf, n, r->err);
-    uint64_t *offsets = calloc(n ? (size_t)n : 1, sizeof *offsets);
-    if (status == PL_OK && !offsets) status = pl_fail(r->err, PL_ERR_MEMORY, "out of memory");
+    pl_status status = n ? grow_tensors(gguf, n, r->err) : PL_OK;
+    uint64_t *offsets = n && status == PL_OK ? calloc((size_t)n, sizeof *offsets) : NULL;
+    if (n == 0 || status != PL_OK) return status;
+    if (!offsets) return pl_fail(r->err, PL_ERR_MEMORY, "out of memory for %zu tensors", (size_t)n);
     gguf_tensor *tensors = gguf->tensors + gguf->n_tensors;
     for (uint64_t i = 0; i < n && status == PL_OK; i++) {
         status = read_tensor_info(r, &tensors[i], &offsets[i]);
@@ -634,7 +634,12 @@ static pl_status checked(const pl_gguf *gguf, const char *key, bool found, const
                          pl_error *err) {
     const pl_gguf_value *v = found ? NULL : pl_gguf_find(gguf, key);
     if (!v) return PL_OK;
-    return pl_fail(err, PL_ERR_FORMAT, "%s: key '%s' is %s: expected %s", gguf->path, key,
+    double number;
+    if (pl_gguf_find_float(gguf, key, &number)) {
+        return pl_fail(err, PL_ERR_FORMAT, "%s: key '%s' = %g: expected %s", gguf->path, key,
+                       number, expected);
+    }
+    return pl_fail(err, PL_ERR_FORMAT, "%s: key '%s' is of type %s: expected %s", gguf->path, key,
                    pl_gguf_type_name(v->type), expected);
 }
 
@@ -700,7 +705,7 @@ const pl_gguf_value *pl_gguf_find_array(const pl_gguf *gguf, const char *key,
 }
 
 bool pl_gguf_next_string(const pl_gguf_value *value, const uint8_t **at, pl_gguf_string *out) {
-    if (*at >= value->data + value->size) return false;
+    if (value->element != PL_GGUF_STRING || *at >= value->data + value->size) return false;
     uint64_t length;
     memcpy(&length, *at, sizeof length);
     *out = (pl_gguf_string){(const char *)*at + 8, (size_t)length};

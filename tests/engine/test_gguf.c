@@ -419,8 +419,8 @@ static void test_keys_of_another_kind_are_errors(void **state) {
     text(&b, "12");
     assert_int_equal(pl_gguf_parse(&g, b.data, b.size, "x.gguf", &err), PL_OK);
     assert_int_equal(pl_gguf_read_uint(g, "k.text", &u, &err), PL_ERR_FORMAT);
-    assert_string_equal(err.message, "x.gguf: key 'k.text' is string: expected a whole number "
-                                     "from 0");
+    assert_string_equal(err.message, "x.gguf: key 'k.text' is of type string: expected a "
+                                     "whole number from 0");
     assert_int_equal(pl_gguf_read_float(g, "k.text", &f, &err), PL_ERR_FORMAT);
     assert_int_equal(pl_gguf_read_bool(g, "k.text", &flag, &err), PL_ERR_FORMAT);
     assert_int_equal(pl_gguf_read_uint(g, "k.other", &u, &err), PL_OK);
@@ -429,6 +429,15 @@ static void test_keys_of_another_kind_are_errors(void **state) {
     assert_non_null(strstr(err.message, "'k.other' is missing"));
     assert_int_equal(pl_gguf_get_string(g, "k.other", &s, &err), PL_ERR_FORMAT);
     assert_true(u == 42 && f == 0.5 && flag && pl_gguf_string_is(s, "kept"));
+    pl_gguf_close(g);
+    pl_buffer_clear(&b);
+
+    begin_key(&b, "k.negative", PL_GGUF_I32);
+    u32(&b, (uint32_t)-3);
+    assert_int_equal(pl_gguf_parse(&g, b.data, b.size, "x.gguf", &err), PL_OK);
+    assert_int_equal(pl_gguf_read_uint(g, "k.negative", &u, &err), PL_ERR_FORMAT);
+    assert_string_equal(err.message, "x.gguf: key 'k.negative' = -3: expected a whole number "
+                                     "from 0");
     pl_gguf_close(g);
     pl_buffer_clear(&b);
 }

@@ -16,6 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         volatile unsigned sum = 0;
         size_t n = (size_t)pl_tensor_count(&t) * pl_dtype_get(t.dtype)->block_bytes;
         for (size_t i = 0; i < n; i++) sum += ((const uint8_t *)t.data)[i];
+        (void)sum;
         pl_tensor_release(&t);
     }
     free(copy);
