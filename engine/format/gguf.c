@@ -342,13 +342,15 @@ static pl_status find_alignment(const reader *r, const pl_gguf_value *values, si
 
 static pl_status check_duplicate_keys(const reader *r, const pl_gguf_value *values, size_t n);
 
-static pl_status grow_tensors(pl_gguf *gguf, uint64_t n, pl_error *err) {
-    size_t capacity = gguf->n_tensors + (size_t)n;
-    gguf_tensor *tensors = realloc(gguf->tensors, capacity * sizeof *tensors);
-    if (!tensors) return pl_fail(err, PL_ERR_MEMORY, "out of memory for %zu tensors", capacity);
-    memset(tensors + gguf->n_tensors, 0, (size_t)n * sizeof *tensors);
+/* Room for n more tensors, cleared; NULL when memory is short. */
+static gguf_tensor *grow_tensors(pl_gguf *gguf, size_t n) {
+    size_t bytes;
+    if (!pl_size_mul(&bytes, gguf->n_tensors + n, sizeof(gguf_tensor))) return NULL;
+    gguf_tensor *tensors = realloc(gguf->tensors, bytes);
+    if (!tensors) return NULL;
     gguf->tensors = tensors;
-    return PL_OK;
+    memset(tensors + gguf->n_tensors, 0, n * sizeof *tensors);
+    return tensors + gguf->n_tensors;
 }
 
 static pl_status read_values(reader *r, uint64_t n, pl_gguf_value **values) {
@@ -361,11 +363,14 @@ static pl_status read_values(reader *r, uint64_t n, pl_gguf_value **values) {
 }
 
 static pl_status read_tensors(reader *r, pl_gguf *gguf, uint64_t n, size_t alignment) {
-    pl_status status = n ? grow_tensors(gguf, n, r->err) : PL_OK;
-    uint64_t *offsets = n && status == PL_OK ? calloc((size_t)n, sizeof *offsets) : NULL;
-    if (n == 0 || status != PL_OK) return status;
-    if (!offsets) return pl_fail(r->err, PL_ERR_MEMORY, "out of memory for %zu tensors", (size_t)n);
-    gguf_tensor *tensors = gguf->tensors + gguf->n_tensors;
+    if (n == 0) return PL_OK;
+    pl_status status = PL_OK;
+    gguf_tensor *tensors = grow_tensors(gguf, (size_t)n);
+    uint64_t *offsets = calloc((size_t)n, sizeof *offsets);
+    if (!tensors || !offsets) {
+        free(offsets);
+        return pl_fail(r->err, PL_ERR_MEMORY, "out of memory for %zu tensors", (size_t)n);
+    }
     for (uint64_t i = 0; i < n && status == PL_OK; i++) {
         status = read_tensor_info(r, &tensors[i], &offsets[i]);
     }
