@@ -35,11 +35,15 @@ const char *pl_safetensors_metadata(const pl_safetensors *file, const char *key)
 typedef struct pl_safetensors_item {
     const char *name;
     const pl_tensor *tensor; /* any strides; not quantised */
+    /* Unless NULL: the tensor announces dtype and shape only; `make` fills *t with the elements
+     * when its turn comes, and the writer releases it, so that never more than one is held. */
+    pl_status (*make)(void *context, pl_tensor *t, pl_error *err);
+    void *context;
 } pl_safetensors_item;
 
 /* Writes one file, complete or not at all. metadata: [n_metadata] pairs of key and value.
  * Errors: PL_ERR_ARGUMENT (a name twice, or __metadata__), PL_ERR_UNSUPPORTED (a quantised tensor),
- * PL_ERR_IO. */
+ * PL_ERR_SHAPE (a made tensor is not what was announced), PL_ERR_IO. */
 pl_status pl_safetensors_write(const char *path, const pl_safetensors_item *items, size_t n_items,
                                const char *const (*metadata)[2], size_t n_metadata, pl_error *err);
 

@@ -82,18 +82,41 @@ static pl_status add_metadata(json_t *header, const char *const (*metadata)[2], 
     return PL_OK;
 }
 
-static void write_all(pl_outfile *out, const char *header, const pl_safetensors_item *items,
-                      size_t n_items) {
+static bool same_kind(const pl_tensor *a, const pl_tensor *b) {
+    bool same = a->dtype == b->dtype && a->n_dims == b->n_dims;
+    for (int d = 0; same && d < a->n_dims; d++) same = a->shape[d] == b->shape[d];
+    return same;
+}
+
+static pl_status write_item(pl_outfile *out, const pl_safetensors_item *item, pl_error *err) {
+    if (!item->make) {
+        pl_outfile_tensor(out, item->tensor);
+        return PL_OK;
+    }
+    pl_tensor made = {0};
+    pl_status status = item->make(item->context, &made, err);
+    if (status == PL_OK && !same_kind(&made, item->tensor)) {
+        status = pl_fail(err, PL_ERR_SHAPE, "tensor '%.80s' is not what was announced", item->name);
+    }
+    if (status == PL_OK) pl_outfile_tensor(out, &made);
+    pl_tensor_release(&made);
+    return status;
+}
+
+static pl_status write_all(pl_outfile *out, const char *header, const pl_safetensors_item *items,
+                           size_t n_items, pl_error *err) {
     size_t length = strlen(header), padded = (length + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     uint64_t head = padded;
     pl_outfile_write(out, &head, sizeof head);
     pl_outfile_write(out, header, length);
     pl_outfile_write(out, "        ", padded - length);
+    pl_status status = PL_OK;
     for (size_t size = LARGEST; size >= SMALLEST; size /= 2) {
-        for (size_t i = 0; i < n_items; i++) {
-            if (element_bytes(&items[i]) == size) pl_outfile_tensor(out, items[i].tensor);
+        for (size_t i = 0; i < n_items && status == PL_OK; i++) {
+            if (element_bytes(&items[i]) == size) status = write_item(out, &items[i], err);
         }
     }
+    return status;
 }
 
 pl_status pl_safetensors_write(const char *path, const pl_safetensors_item *items, size_t n_items,
@@ -120,8 +143,12 @@ pl_status pl_safetensors_write(const char *path, const pl_safetensors_item *item
     pl_outfile out;
     status = pl_outfile_open(&out, path, err);
     if (status != PL_OK) goto done;
-    write_all(&out, text, items, n_items);
-    status = pl_outfile_commit(&out, err);
+    status = write_all(&out, text, items, n_items, err);
+    if (status == PL_OK) {
+        status = pl_outfile_commit(&out, err);
+    } else {
+        pl_outfile_abort(&out);
+    }
 done:
     free(text);
     json_decref(header);

@@ -382,6 +382,121 @@ static void test_stories_tell_the_published_story(void **state) {
     pl_model_free(model);
 }
 
+/* -- the default model ----------------------------------------------------------------------- */
+
+typedef struct trained_watch {
+    const json_t *activations;
+    int n_calls;
+} trained_watch;
+
+static pl_status trained_compare(void *context, pl_tensor *act, const pl_hook_at *at,
+                                 pl_error *err) {
+    trained_watch *watch = context;
+    (void)err;
+    const char *name = at->point == PL_HOOK_RESID_PRE    ? "resid_pre"
+                       : at->point == PL_HOOK_RESID_MID  ? "resid_mid"
+                       : at->point == PL_HOOK_RESID_POST ? "resid_post"
+                       : at->point == PL_HOOK_PATTERN    ? "attn"
+                                                         : "ln_f";
+    char key[32];
+    snprintf(key, sizeof key, at->layer < 0 ? "%s" : "%s.%d", name, at->layer);
+    const json_t *array = json_object_get(watch->activations, key);
+    if (!array) return PL_OK;
+    size_t n;
+    float *published = json_floats(array, &n);
+    assert_true(pl_tensor_contiguous(act));
+    assert_int_equal(n, pl_tensor_count(act));
+    for (size_t i = 0; i < n; i++) {
+        double expected = (double)published[i];
+        assert_near(key, (const float *)act->data + i, &expected, 1, 5e-5);
+    }
+    free(published);
+    watch->n_calls++;
+    return PL_OK;
+}
+
+static void hold_floats(const char *what, const float *got, const json_t *array) {
+    size_t n;
+    float *published = json_floats(array, &n);
+    for (size_t i = 0; i < n; i++) {
+        double expected = (double)published[i];
+        assert_near(what, got + i, &expected, 1, 5e-5);
+    }
+    free(published);
+}
+
+static void hold_prompt(pl_session *session, const json_t *prompt) {
+    const pl_model *model = pl_session_model(session);
+    int64_t n, n_greedy, d_vocab = model->config.d_vocab;
+    int32_t *tokens = json_tokens(json_object_get(prompt, "ids"), &n);
+    int32_t *greedy = json_tokens(json_object_get(prompt, "greedy_ids"), &n_greedy);
+    const char *text = json_string_value(json_object_get(prompt, "prompt"));
+    pl_ids ids = {0};
+    assert_int_equal(pl_tokenizer_encode(model->tokenizer, text, strlen(text), NULL, &ids, NULL),
+                     PL_OK);
+    assert_int_equal(ids.n, n);
+    assert_memory_equal(ids.data, tokens, (size_t)n * sizeof *tokens);
+    pl_ids_clear(&ids);
+
+    float *logits = calloc((size_t)(n * d_vocab), sizeof *logits);
+    float *last = logits + (n - 1) * d_vocab;
+    pl_sequence *seq = must_sequence(session);
+    must_extend(seq, tokens, n, PL_LOGITS_ALL, logits);
+    const json_t *all = json_object_get(prompt, "logits");
+    if (all) hold_floats("logits", logits, all);
+    if (!all) hold_floats("last logits", last, json_object_get(prompt, "last_logits"));
+    for (int64_t t = 0; t + 1 < n; t++) {
+        double sum = 0, nll;
+        const float *row = logits + t * d_vocab;
+        for (int64_t i = 0; i < d_vocab; i++) sum += exp((double)row[i]);
+        nll = log(sum) - (double)row[tokens[t + 1]];
+        double published =
+            json_number_value(json_array_get(json_object_get(prompt, "token_nll"), (size_t)t));
+        assert_true(fabs(nll - published) < 5e-5 * fmax(1, published));
+    }
+    for (int64_t i = 0; i < n_greedy; i++) {
+        int32_t id = best_of(last, d_vocab);
+        assert_int_equal(id, greedy[i]);
+        must_extend(seq, &id, 1, PL_LOGITS_LAST, last);
+    }
+    pl_sequence_free(seq);
+    free(logits);
+    free(tokens);
+    free(greedy);
+}
+
+/* The embedded model's own file and references: what every user's test run has. */
+static void test_default_model_equals_pytorch(void **state) {
+    (void)state;
+    static const pl_point points[] = {PL_HOOK_RESID_PRE, PL_HOOK_RESID_MID, PL_HOOK_RESID_POST,
+                                      PL_HOOK_PATTERN, PL_HOOK_LN_FINAL_NORMALIZED};
+    json_t *json = need_json("tests/data/default_reference.json");
+    const json_t *prompts = json_object_get(json, "prompts"), *first = json_array_get(prompts, 0);
+    pl_model *model = must_load("models/default.gguf");
+    pl_session_options options = exact_options();
+    pl_session *session = must_session(model, &options);
+    trained_watch watch = {.activations = json_object_get(first, "activations")};
+    uint64_t ids[5];
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(pl_hooks_add(pl_session_hooks(session), &ids[i], points[i], -1, NULL,
+                                      trained_compare, &watch, NULL),
+                         PL_OK);
+    }
+    int64_t n;
+    int32_t *tokens = json_tokens(json_object_get(first, "ids"), &n);
+    free(engine_logits(session, tokens, n));
+    assert_int_equal(watch.n_calls, json_object_size(watch.activations));
+    for (int i = 0; i < 5; i++) assert_true(pl_hooks_remove(pl_session_hooks(session), ids[i]));
+    size_t i;
+    json_t *prompt;
+    json_array_foreach(prompts, i, prompt) hold_prompt(session, prompt);
+    assert_true(i > 3);
+    free(tokens);
+    pl_session_free(session);
+    pl_model_free(model);
+    json_decref(json);
+}
+
 /* -- every kind of description --------------------------------------------------------------- */
 
 static pl_config small(const char *arch) {
@@ -556,6 +671,7 @@ int main(void) {
         cmocka_unit_test(test_sorting_model_shows_its_published_activations),
         cmocka_unit_test(test_stories_logits_are_those_of_llama_cpp),
         cmocka_unit_test(test_stories_tell_the_published_story),
+        cmocka_unit_test(test_default_model_equals_pytorch),
         cmocka_unit_test(test_learned_positions),
         cmocka_unit_test(test_norms_after_the_addition_without_causal_mask),
         cmocka_unit_test(test_norms_in_every_slot),

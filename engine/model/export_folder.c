@@ -1,0 +1,329 @@
+/* The small files of a folder in Hugging Face's layout. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../base/error.h"
+#include "../format/json.h"
+#include "../base/buffer.h"
+#include "../format/outfile.h"
+#include "export_plan.h"
+
+static pl_status write_file(const char *folder, const char *name, const void *bytes, size_t size,
+                            pl_error *err) {
+    char path[4096];
+    int length = snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (length < 0 || (size_t)length >= sizeof path) {
+        return pl_fail(err, PL_ERR_ARGUMENT, "the path is too long");
+    }
+    pl_outfile out;
+    pl_status status = pl_outfile_open(&out, path, err);
+    if (status != PL_OK) return status;
+    pl_outfile_write(&out, bytes, size);
+    return pl_outfile_commit(&out, err);
+}
+
+/* Takes over json, which may be NULL when memory was short. */
+static pl_status write_json(const char *folder, const char *name, json_t *json, pl_error *err) {
+    char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+    json_decref(json);
+    if (!text) return pl_fail(err, PL_ERR_MEMORY, "out of memory for %s", name);
+    pl_status status = write_file(folder, name, text, strlen(text), err);
+    free(text);
+    return status;
+}
+
+/* -- config.json ----------------------------------------------------------------------------- */
+
+static const char *activation_name(pl_activation activation) {
+    static const char *const names[PL_N_ACTIVATIONS] = {[PL_ACT_GELU_TANH] = "gelu_new",
+                                                        [PL_ACT_GELU_ERF] = "gelu",
+                                                        [PL_ACT_SILU] = "silu",
+                                                        [PL_ACT_RELU] = "relu",
+                                                        [PL_ACT_TANH] = "tanh"};
+    return names[activation];
+}
+
+/* The shortest decimal that reads as the same float: 1e-05, not 9.99999974738e-06. */
+static json_t *short_real(float value) {
+    char text[32];
+    for (int digits = 1; digits <= 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)value);
+        if (strtof(text, NULL) == value) break;
+    }
+    return json_real(strtod(text, NULL));
+}
+
+static json_t *gpt2_config(const pl_config *c) {
+    return json_pack("{s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o}", "architectures",
+                     "GPT2LMHeadModel", "model_type", "gpt2", "vocab_size", (json_int_t)c->d_vocab,
+                     "n_positions", (json_int_t)c->n_ctx, "n_ctx", (json_int_t)c->n_ctx, "n_embd",
+                     (json_int_t)c->d_model, "n_layer", (json_int_t)c->n_layers, "n_head",
+                     (json_int_t)c->n_heads, "n_inner", (json_int_t)c->d_mlp, "activation_function",
+                     activation_name(c->activation), "layer_norm_epsilon", short_real(c->norm_eps));
+}
+
+static json_t *llama_config(const pl_config *c, bool mlp_bias, bool attention_bias) {
+    return json_pack(
+        "{s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:o, s:b, s:b, s:n}",
+        "architectures", "LlamaForCausalLM", "model_type", "llama", "vocab_size",
+        (json_int_t)c->d_vocab, "max_position_embeddings", (json_int_t)c->n_ctx, "hidden_size",
+        (json_int_t)c->d_model, "num_hidden_layers", (json_int_t)c->n_layers, "num_attention_heads",
+        (json_int_t)c->n_heads, "num_key_value_heads", (json_int_t)c->n_kv_heads,
+        "intermediate_size", (json_int_t)c->d_mlp, "hidden_act", activation_name(c->activation),
+        "rms_norm_eps", short_real(c->norm_eps), "rope_theta", short_real(c->rope_base), "mlp_bias",
+        mlp_bias, "attention_bias", attention_bias, "rope_scaling");
+}
+
+/* The name that torch has for the type of the embedding. */
+static const char *torch_dtype(const pl_export_plan *plan) {
+    switch (plan->items[0].announced.dtype) {
+    case PL_F16:
+        return "float16";
+    case PL_BF16:
+        return "bfloat16";
+    default:
+        return "float32";
+    }
+}
+
+pl_status pl_export_config_json(const pl_export_plan *plan, const char *folder, pl_error *err) {
+    const pl_config *c = &plan->model->config;
+    json_t *json = NULL;
+    if (strcmp(plan->family->model_type, "gpt2") == 0) json = gpt2_config(c);
+    if (strcmp(plan->family->model_type, "llama") == 0) {
+        json = llama_config(c, c->mlp_bias, c->qkv_bias);
+    }
+    if (!json) {
+        return pl_fail(err, PL_ERR_UNSUPPORTED, "no config.json is known for the family %s",
+                       plan->family->name);
+    }
+    int failed = json_object_set_new(json, "tie_word_embeddings", json_boolean(c->tied));
+    failed |= json_object_set_new(json, "torch_dtype", json_string(torch_dtype(plan)));
+    if (c->d_head * c->n_heads != c->d_model) {
+        failed |= json_object_set_new(json, "head_dim", json_integer(c->d_head));
+    }
+    if (plan->model->tokenizer) {
+        pl_special_ids ids = pl_tokenizer_special_ids(plan->model->tokenizer);
+        if (ids.bos >= 0)
+            failed |= json_object_set_new(json, "bos_token_id", json_integer(ids.bos));
+        if (ids.eos >= 0)
+            failed |= json_object_set_new(json, "eos_token_id", json_integer(ids.eos));
+    }
+    if (failed) {
+        json_decref(json);
+        return pl_fail(err, PL_ERR_MEMORY, "out of memory for config.json");
+    }
+    return write_json(folder, "config.json", json, err);
+}
+
+/* -- the tokenizer --------------------------------------------------------------------------- */
+
+/* What a byte-level tokenizer's files are made of, as pl_tokenizer_export tells it. */
+typedef struct byte_level {
+    json_t *vocab;     /* piece: id */
+    json_t *added;     /* "id": {content, special}: added_tokens_decoder */
+    json_t *config;    /* tokenizer_config.json */
+    pl_buffer merges;  /* merges.txt */
+    pl_buffer hf_json; /* tokenizer.json, where the tokenizer has one */
+    bool plain;        /* GPT-2's rules, which vocab.json and merges.txt imply */
+} byte_level;
+
+static bool is(const char *key, const char *name) {
+    return strcmp(key, name) == 0;
+}
+
+static pl_status no_memory(pl_error *err) {
+    return pl_fail(err, PL_ERR_MEMORY, "out of memory for the tokenizer's files");
+}
+
+static pl_status take_text(void *context, const char *key, pl_bytes value, pl_error *err) {
+    byte_level *b = context;
+    bool ok = true;
+    if (is(key, "tokenizer.ggml.pre")) {
+        b->plain = value.size == 5 && memcmp(value.data, "gpt-2", 5) == 0;
+    } else if (is(key, "tokenizer.huggingface.json")) {
+        ok = pl_buffer_append(&b->hf_json, value.data, value.size);
+    } else if (is(key, "tokenizer.chat_template")) {
+        ok = json_object_set_new(b->config, "chat_template",
+                                 json_stringn(value.data, value.size)) == 0;
+    }
+    return ok ? PL_OK : no_memory(err);
+}
+
+static pl_status take_u32(void *context, const char *key, uint32_t value, pl_error *err) {
+    (void)context;
+    (void)key;
+    (void)value;
+    (void)err;
+    return PL_OK;
+}
+
+static pl_status take_boolean(void *context, const char *key, bool value, pl_error *err) {
+    static const char prefix[] = "tokenizer.ggml.";
+    byte_level *b = context;
+    if (!is(key, "tokenizer.ggml.add_bos_token") && !is(key, "tokenizer.ggml.add_eos_token")) {
+        return PL_OK;
+    }
+    int failed = json_object_set_new(b->config, key + strlen(prefix), json_boolean(value));
+    return failed ? no_memory(err) : PL_OK;
+}
+
+static pl_status take_texts(void *context, const char *key, const pl_bytes *values, size_t n,
+                            pl_error *err) {
+    byte_level *b = context;
+    bool tokens = is(key, "tokenizer.ggml.tokens"), merges = is(key, "tokenizer.ggml.merges");
+    bool ok = true;
+    for (size_t i = 0; tokens && i < n && ok; i++) {
+        ok = json_object_setn_new(b->vocab, values[i].data, values[i].size,
+                                  json_integer((json_int_t)i)) == 0;
+    }
+    if (merges) ok = pl_buffer_append(&b->merges, "#version: 0.2\n", 14);
+    for (size_t i = 0; merges && i < n && ok; i++) {
+        ok = pl_buffer_append(&b->merges, values[i].data, values[i].size) &&
+             pl_buffer_append(&b->merges, "\n", 1);
+    }
+    return ok ? PL_OK : no_memory(err);
+}
+
+static pl_status take_f32s(void *context, const char *key, const float *values, size_t n,
+                           pl_error *err) {
+    (void)context;
+    (void)key;
+    (void)values;
+    (void)n;
+    (void)err;
+    return PL_OK;
+}
+
+static pl_status take_i32s(void *context, const char *key, const int32_t *values, size_t n,
+                           pl_error *err) {
+    (void)context;
+    (void)key;
+    (void)values;
+    (void)n;
+    (void)err;
+    return PL_OK;
+}
+
+static pl_status take_bytes(void *context, const char *key, pl_bytes value, pl_error *err) {
+    (void)context;
+    (void)key;
+    (void)value;
+    (void)err;
+    return PL_OK;
+}
+
+/* Tokens that are no ordinary part of the vocabulary, and those with a role. */
+static pl_status take_specials(byte_level *b, const pl_tokenizer *tok, pl_error *err) {
+    int failed = 0;
+    for (size_t i = 0; i < pl_tokenizer_n_tokens(tok) && !failed; i++) {
+        pl_token_attr attr = pl_tokenizer_attr(tok, (int32_t)i);
+        pl_bytes piece = pl_tokenizer_piece(tok, (int32_t)i);
+        char id[24];
+        snprintf(id, sizeof id, "%zu", i);
+        if (attr == PL_TOKEN_UNUSED) {
+            snprintf(id, sizeof id, "[PAD%zu]", i); /* what export calls a hole */
+            json_object_del(b->vocab, id);
+        } else if (attr == PL_TOKEN_CONTROL || attr == PL_TOKEN_USER_DEFINED) {
+            failed = json_object_set_new(b->added, id,
+                                         json_pack("{s:s%, s:b}", "content", piece.data, piece.size,
+                                                   "special", attr == PL_TOKEN_CONTROL));
+        }
+    }
+    pl_special_ids ids = pl_tokenizer_special_ids(tok);
+    const struct {
+        const char *key;
+        int32_t id;
+    } roles[] = {{"bos_token", ids.bos}, {"eos_token", ids.eos}, {"pad_token", ids.pad}};
+    for (size_t i = 0; i < sizeof roles / sizeof *roles && !failed; i++) {
+        if (roles[i].id < 0) continue;
+        pl_bytes piece = pl_tokenizer_piece(tok, roles[i].id);
+        failed = json_object_set_new(b->config, roles[i].key, json_stringn(piece.data, piece.size));
+    }
+    failed |= json_object_set(b->config, "added_tokens_decoder", b->added);
+    failed |= json_object_set_new(
+        b->config, "tokenizer_class",
+        json_string(b->hf_json.size ? "PreTrainedTokenizerFast" : "GPT2Tokenizer"));
+    return failed ? no_memory(err) : PL_OK;
+}
+
+static pl_status write_byte_level(byte_level *b, const char *folder, pl_error *err) {
+    pl_status status = write_json(folder, "tokenizer_config.json", json_incref(b->config), err);
+    if (status == PL_OK && b->hf_json.size) {
+        return write_file(folder, "tokenizer.json", b->hf_json.data, b->hf_json.size, err);
+    }
+    if (status == PL_OK) status = write_json(folder, "vocab.json", json_incref(b->vocab), err);
+    if (status != PL_OK) return status;
+    return write_file(folder, "merges.txt", b->merges.data, b->merges.size, err);
+}
+
+static pl_status make_files(const pl_tokenizer *tok, const char *folder, pl_error *err) {
+    byte_level b = {.vocab = json_object(), .added = json_object(), .config = json_object()};
+    pl_tokenizer_visitor visitor = {.context = &b,
+                                    .text = take_text,
+                                    .u32 = take_u32,
+                                    .boolean = take_boolean,
+                                    .texts = take_texts,
+                                    .f32s = take_f32s,
+                                    .i32s = take_i32s,
+                                    .bytes = take_bytes};
+    pl_status status = b.vocab && b.added && b.config ? PL_OK : no_memory(err);
+    if (status == PL_OK) status = pl_tokenizer_export(tok, &visitor, err);
+    if (status == PL_OK && !b.hf_json.size &&
+        (pl_tokenizer_get_kind(tok) != PL_TOKENIZER_BPE_BYTES || !b.plain)) {
+        status =
+            pl_fail(err, PL_ERR_UNSUPPORTED,
+                    "the tokenizer of %s (%s) cannot be written as Hugging Face files: save "
+                    "without it, or as GGUF",
+                    pl_tokenizer_source(tok), pl_tokenizer_kind_name(pl_tokenizer_get_kind(tok)));
+    }
+    if (status == PL_OK) status = take_specials(&b, tok, err);
+    if (status == PL_OK) status = write_byte_level(&b, folder, err);
+    pl_buffer_clear(&b.merges);
+    pl_buffer_clear(&b.hf_json);
+    json_decref(b.vocab);
+    json_decref(b.added);
+    json_decref(b.config);
+    return status;
+}
+
+/* Copies a file from one folder to another; a missing one is passed over. */
+static pl_status copy_file(const char *from, size_t from_length, const char *to, const char *name,
+                           pl_error *err) {
+    char path[4096];
+    int length = snprintf(path, sizeof path, "%.*s%s", (int)from_length, from, name);
+    FILE *file = length > 0 && (size_t)length < sizeof path ? fopen(path, "rb") : NULL;
+    if (!file) return PL_OK;
+    pl_buffer buffer = {0};
+    bool ok = true;
+    for (size_t n = 1; n > 0 && ok;) {
+        ok = pl_buffer_reserve(&buffer, 1 << 16);
+        n = ok ? fread(buffer.data + buffer.size, 1, 1 << 16, file) : 0;
+        buffer.size += n;
+    }
+    bool read_all = !ferror(file);
+    fclose(file);
+    pl_status status = ok ? PL_OK : no_memory(err);
+    if (ok && !read_all) status = pl_fail(err, PL_ERR_IO, "%s: cannot be read", path);
+    if (status == PL_OK) status = write_file(to, name, buffer.data, buffer.size, err);
+    pl_buffer_clear(&buffer);
+    return status;
+}
+
+pl_status pl_export_tokenizer_files(const pl_tokenizer *tok, const char *folder, pl_error *err) {
+    static const char *const names[] = {
+        "tokenizer.json",    "tokenizer.model",       "vocab.json",
+        "merges.txt",        "tokenizer_config.json", "vocab.txt",
+        "added_tokens.json", "encoder.json",          "special_tokens_map.json",
+        "vocab.bpe",         "chat_template.jinja",   "generation_config.json"};
+    const char *source = pl_tokenizer_source(tok);
+    size_t length = strlen(source);
+    if (length >= 5 && is(source + length - 5, ".gguf")) return make_files(tok, folder, err);
+    while (length > 0 && source[length - 1] != '/') length--;
+    pl_status status = PL_OK;
+    for (size_t i = 0; i < sizeof names / sizeof *names && status == PL_OK; i++) {
+        status = copy_file(source, length, folder, names[i], err);
+    }
+    return status;
+}
