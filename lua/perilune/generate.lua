@@ -123,7 +123,7 @@ return function(pl, core)
     else
       local again <close> = seq:fork()
       again:truncate(-1)
-      self.logits = again:extend(seq:tokens()[-1]:item(), out)
+      self.logits = again:extend(seq:tokens()[-1], out)
     end
     self.feed = { logits = "last", out = self.logits }
     self.n_prompt = seq.length

@@ -27,8 +27,8 @@ return function(pl, core)
     local best, ids = values:topk(k or 5)
     local tok, list = self.tokenizer, {}
     for i = 0, (k or 5) - 1 do
-      local id = math.tointeger(ids[i]:item())
-      list[i + 1] = { id = id, value = best[i]:item(),
+      local id = ids[i]
+      list[i + 1] = { id = id, value = best[i],
         piece = tok and tok:to_str_tokens({ id })[1] or tostring(id) }
     end
     return list

@@ -1,0 +1,630 @@
+#include "linalg.h"
+
+#include <cblas.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../base/error.h"
+#include "cursor.h"
+#include "elementwise.h"
+
+/* LAPACK as Debian's OpenBLAS has it: Fortran symbols, everything by address. */
+extern void sgesv_(const int *n, const int *nrhs, float *a, const int *lda, int *ipiv, float *b,
+                   const int *ldb, int *info);
+extern void sgelsd_(const int *m, const int *n, const int *nrhs, float *a, const int *lda, float *b,
+                    const int *ldb, float *s, const float *rcond, int *rank, float *work,
+                    const int *lwork, int *iwork, int *info);
+extern void sgesdd_(const char *jobz, const int *m, const int *n, float *a, const int *lda,
+                    float *s, float *u, const int *ldu, float *vt, const int *ldvt, float *work,
+                    const int *lwork, int *iwork, int *info);
+extern void ssyevd_(const char *jobz, const char *uplo, const int *n, float *a, const int *lda,
+                    float *w, float *work, const int *lwork, int *iwork, const int *liwork,
+                    int *info);
+extern void sgeev_(const char *jobvl, const char *jobvr, const int *n, float *a, const int *lda,
+                   float *wr, float *wi, float *vl, const int *ldvl, float *vr, const int *ldvr,
+                   float *work, const int *lwork, int *info);
+extern void spotrf_(const char *uplo, const int *n, float *a, const int *lda, int *info);
+extern void sgeqrf_(const int *m, const int *n, float *a, const int *lda, float *tau, float *work,
+                    const int *lwork, int *info);
+extern void sorgqr_(const int *m, const int *n, const int *k, float *a, const int *lda,
+                    const float *tau, float *work, const int *lwork, int *info);
+extern void sgetrf_(const int *m, const int *n, float *a, const int *lda, int *ipiv, int *info);
+
+static void use_one_thread(void) {
+    openblas_set_num_threads(1);
+}
+
+/* -- matrices in LAPACK's order --------------------------------------------------------------- */
+
+/* A column-major copy; empty matrices get one row so that leading dimensions are legal. */
+typedef struct matrix {
+    float *data;
+    int m, n, ld;
+} matrix;
+
+static pl_status no_memory(pl_call *c) {
+    return pl_fail(&c->err, PL_ERR_MEMORY, "out of memory for linear algebra");
+}
+
+static pl_status check_matrix(pl_call *c, const pl_tensor *t, const char *what) {
+    char shape[PL_SHAPE_TEXT];
+    bool number = t->dtype == PL_F32 || t->dtype == PL_I32 || t->dtype == PL_I64;
+    if (number && t->n_dims == 2 && t->shape[0] <= 1 << 20 && t->shape[1] <= 1 << 20) return PL_OK;
+    return pl_fail(&c->err, PL_ERR_SHAPE, "%s: expected a matrix, got %s %s", what,
+                   pl_dtype_get(t->dtype)->name, pl_tensor_shape_text(t, shape));
+}
+
+static pl_status check_square(pl_call *c, const pl_tensor *t, const char *what) {
+    char shape[PL_SHAPE_TEXT];
+    pl_status status = check_matrix(c, t, what);
+    if (status != PL_OK || t->shape[0] == t->shape[1]) return status;
+    return pl_fail(&c->err, PL_ERR_SHAPE, "%s: expected a square matrix, got %s", what,
+                   pl_tensor_shape_text(t, shape));
+}
+
+/* Room for at least `rows` rows; a is read as [m, n]. NaN and infinity are refused: some of
+ * LAPACK's routines never end on them. */
+static pl_status load_matrix(pl_call *c, matrix *out, const pl_tensor *a, int64_t rows) {
+    *out = (matrix){NULL, (int)a->shape[0], (int)a->shape[1], 0};
+    int64_t ld = rows > a->shape[0] ? rows : a->shape[0];
+    out->ld = (int)(ld > 1 ? ld : 1);
+    out->data = calloc((size_t)out->ld * (size_t)(out->n + 1), sizeof *out->data);
+    if (!out->data) return no_memory(c);
+    for (int64_t i = 0; i < a->shape[0]; i++) {
+        for (int64_t j = 0; j < a->shape[1]; j++) {
+            double x = pl_element(a, i * a->stride[0] + j * a->stride[1]);
+            if (!isfinite(x)) {
+                return pl_fail(&c->err, PL_ERR_ARGUMENT, "element [%lld, %lld] of a matrix is %s",
+                               (long long)i, (long long)j, isnan(x) ? "nan" : "infinite");
+            }
+            out->data[j * out->ld + i] = (float)x;
+        }
+    }
+    return PL_OK;
+}
+
+/* The first m rows and n columns as a tensor. */
+static pl_status store_matrix(pl_call *c, pl_tensor *out, const matrix *a, int64_t m, int64_t n) {
+    pl_status status = pl_call_tensor(c, out, PL_F32, 2, (int64_t[]){m, n});
+    for (int64_t i = 0; i < m && status == PL_OK; i++) {
+        for (int64_t j = 0; j < n; j++) ((float *)out->data)[i * n + j] = a->data[j * a->ld + i];
+    }
+    return status;
+}
+
+static pl_status store_vector(pl_call *c, pl_tensor *out, const float *x, int64_t n) {
+    pl_status status = pl_call_tensor(c, out, PL_F32, 1, &n);
+    if (status == PL_OK && n) memcpy(out->data, x, (size_t)n * sizeof *x);
+    return status;
+}
+
+static pl_status failed(pl_call *c, const char *what, int info, const char *why) {
+    if (info < 0) return pl_fail(&c->err, PL_ERR_ARGUMENT, "%s: argument %d refused", what, -info);
+    return pl_fail(&c->err, PL_ERR_ARGUMENT, "%s: %s", what, why);
+}
+
+static int smaller(int a, int b) {
+    return a < b ? a : b;
+}
+
+/* -- products ---------------------------------------------------------------------------------- */
+
+/* A float32 copy with contiguous rows, or the tensor itself where it has them already. */
+static pl_status as_rows(pl_call *c, pl_tensor *out, const pl_tensor *t) {
+    if (t->dtype == PL_F32 && t->stride[t->n_dims - 1] == 1 &&
+        t->stride[t->n_dims - 2] >= t->shape[t->n_dims - 1]) {
+        *out = *t;
+        out->storage = NULL; /* borrowed: releasing it does nothing */
+        return PL_OK;
+    }
+    return pl_op_to(c, out, t, PL_F32);
+}
+
+static void multiply(float *out, const pl_tensor *a, int64_t a_at, const pl_tensor *b,
+                     int64_t b_at) {
+    int m = (int)a->shape[a->n_dims - 2], k = (int)a->shape[a->n_dims - 1];
+    int n = (int)b->shape[b->n_dims - 1];
+    if (m == 0 || n == 0) return;
+    if (k == 0) {
+        memset(out, 0, (size_t)m * (size_t)n * sizeof *out);
+        return;
+    }
+    int64_t lda = a->stride[a->n_dims - 2], ldb = b->stride[b->n_dims - 2];
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, n, k, 1, (float *)a->data + a_at,
+                (int)(lda > k ? lda : k), (float *)b->data + b_at, (int)(ldb > n ? ldb : n), 0, out,
+                n);
+}
+
+/* Both at least two-dimensional, rows contiguous; `batch` is the shape before the last two. */
+static void multiply_batches(pl_tensor *out, const pl_tensor *a, const pl_tensor *b) {
+    pl_tensor x = *a, y = *b, z = *out;
+    x.n_dims -= 2, y.n_dims -= 2, z.n_dims -= 2;
+    const pl_tensor *operands[] = {&z, &x, &y};
+    pl_cursor at = pl_cursor_begin(z.n_dims, z.shape, operands, 3);
+    for (int64_t r = 0; r < at.n_rows; r++, pl_cursor_next(&at)) {
+        for (int64_t i = 0; i < at.width; i++) {
+            multiply((float *)out->data + at.at[0] + i * at.step[0], a, at.at[1] + i * at.step[1],
+                     b, at.at[2] + i * at.step[2]);
+        }
+    }
+}
+
+static pl_status check_product(pl_call *c, const pl_tensor *a, const pl_tensor *b,
+                               pl_tensor *shape) {
+    char first[PL_SHAPE_TEXT], second[PL_SHAPE_TEXT];
+    pl_tensor x = *a, y = *b;
+    x.n_dims -= 2, y.n_dims -= 2;
+    bool fits = a->shape[a->n_dims - 1] == b->shape[b->n_dims - 2];
+    for (int i = 0; i < 2 && fits; i++) {
+        fits = a->shape[a->n_dims - 1 - i] <= INT_MAX && b->shape[b->n_dims - 1 - i] <= INT_MAX;
+    }
+    if (fits && pl_broadcast(c, &x, &y, &shape->n_dims, shape->shape) == PL_OK) {
+        shape->shape[shape->n_dims++] = a->shape[a->n_dims - 2];
+        shape->shape[shape->n_dims++] = b->shape[b->n_dims - 1];
+        return PL_OK;
+    }
+    return pl_fail(&c->err, PL_ERR_SHAPE, "matmul: shapes %s and %s do not fit",
+                   pl_tensor_shape_text(a, first), pl_tensor_shape_text(b, second));
+}
+
+static pl_status multiply_matrices(pl_call *c, pl_tensor *out, const pl_tensor *a,
+                                   const pl_tensor *b) {
+    pl_tensor x = {0}, y = {0}, shape = {0};
+    pl_status status = check_product(c, a, b, &shape);
+    if (status == PL_OK) status = as_rows(c, &x, a);
+    if (status == PL_OK) status = as_rows(c, &y, b);
+    if (status == PL_OK) status = pl_call_tensor(c, out, PL_F32, shape.n_dims, shape.shape);
+    if (status == PL_OK) {
+        use_one_thread();
+        multiply_batches(out, &x, &y);
+    }
+    pl_tensor_release(&x);
+    pl_tensor_release(&y);
+    return status;
+}
+
+pl_status pl_op_matmul(pl_call *c, pl_tensor *out, const pl_tensor *a, const pl_tensor *b) {
+    pl_tensor x = *a, y = *b;
+    if (a->n_dims == 0 || b->n_dims == 0) {
+        return pl_fail(&c->err, PL_ERR_SHAPE, "matmul: a number is no matrix; use *");
+    }
+    if (a->n_dims == 1) { /* [k] is [1, k] */
+        x.n_dims = 2;
+        x.shape[1] = a->shape[0], x.stride[1] = a->stride[0];
+        x.shape[0] = 1, x.stride[0] = a->shape[0];
+    }
+    if (b->n_dims == 1) { /* [k] is [k, 1] */
+        y.n_dims = 2;
+        y.shape[1] = 1, y.stride[1] = 1;
+    }
+    pl_status status = multiply_matrices(c, out, &x, &y);
+    if (status != PL_OK) return status;
+    if (b->n_dims == 1) status = pl_tensor_select(out, out->n_dims - 1, 0, &c->err);
+    if (a->n_dims == 1 && status == PL_OK) {
+        status =
+            pl_tensor_select(out, b->n_dims == 1 ? out->n_dims - 1 : out->n_dims - 2, 0, &c->err);
+    }
+    return status;
+}
+
+/* -- einsum ------------------------------------------------------------------------------------ */
+
+enum { MOST_OPERANDS = 8 };
+
+typedef struct einsum {
+    char letters[PL_MAX_DIMS + 1]; /* the output's first, then the ones summed over */
+    int n_letters, n_out;
+    int64_t size[PL_MAX_DIMS];
+    int64_t stride[MOST_OPERANDS][PL_MAX_DIMS]; /* of each letter */
+} einsum;
+
+static int find_letter(const einsum *e, char letter) {
+    const char *place = memchr(e->letters, letter, (size_t)e->n_letters);
+    return place ? (int)(place - e->letters) : -1;
+}
+
+static pl_status add_letter(pl_call *c, einsum *e, char letter) {
+    if (!((letter >= 'a' && letter <= 'z') || (letter >= 'A' && letter <= 'Z'))) {
+        return pl_fail(&c->err, PL_ERR_ARGUMENT, "einsum: unexpected '%c'", letter);
+    }
+    if (find_letter(e, letter) >= 0) return PL_OK;
+    if (e->n_letters == PL_MAX_DIMS) {
+        return pl_fail(&c->err, PL_ERR_UNSUPPORTED, "einsum: more than %d letters", PL_MAX_DIMS);
+    }
+    e->size[e->n_letters] = -1;
+    e->letters[e->n_letters++] = letter;
+    return PL_OK;
+}
+
+/* Without an arrow: the letters that occur once, in alphabetical order. */
+static pl_status implicit_output(pl_call *c, einsum *e, const char *inputs) {
+    pl_status status = PL_OK;
+    for (int letter = 'A'; letter <= 'z' && status == PL_OK; letter++) {
+        const char *first = strchr(inputs, letter);
+        if (first && !strchr(first + 1, letter) && letter != ',') {
+            status = add_letter(c, e, (char)letter);
+        }
+    }
+    return status;
+}
+
+static pl_status read_operand(pl_call *c, einsum *e, const char *labels, size_t n, int operand,
+                              const pl_tensor *t) {
+    if ((int)n != t->n_dims) {
+        char shape[PL_SHAPE_TEXT];
+        return pl_fail(&c->err, PL_ERR_SHAPE,
+                       "einsum: '%.*s' names %zu dimensions, operand %d is %s", (int)n, labels, n,
+                       operand + 1, pl_tensor_shape_text(t, shape));
+    }
+    for (size_t i = 0; i < n; i++) {
+        pl_status status = add_letter(c, e, labels[i]);
+        if (status != PL_OK) return status;
+        int l = find_letter(e, labels[i]);
+        if (e->size[l] >= 0 && e->size[l] != t->shape[i]) {
+            return pl_fail(&c->err, PL_ERR_SHAPE, "einsum: '%c' is %lld and %lld", labels[i],
+                           (long long)e->size[l], (long long)t->shape[i]);
+        }
+        e->size[l] = t->shape[i];
+        e->stride[operand][l] += t->stride[i]; /* a letter twice: the diagonal */
+    }
+    return PL_OK;
+}
+
+/* Reads "ij,jk->ik", without spaces. */
+static pl_status read_equation(pl_call *c, einsum *e, char *equation,
+                               const pl_tensor *const *operands, int n_operands) {
+    char *arrow = strstr(equation, "->");
+    pl_status status = PL_OK;
+    if (arrow) {
+        *arrow = 0;
+        for (const char *l = arrow + 2; *l && status == PL_OK; l++) {
+            if (find_letter(e, *l) >= 0) {
+                return pl_fail(&c->err, PL_ERR_ARGUMENT, "einsum: '%c' twice in the output", *l);
+            }
+            status = add_letter(c, e, *l);
+        }
+    } else {
+        status = implicit_output(c, e, equation);
+    }
+    e->n_out = e->n_letters;
+    const char *at = equation;
+    for (int i = 0; i < n_operands && status == PL_OK; i++) {
+        size_t n = strcspn(at, ",");
+        bool last = at[n] == 0;
+        if (last != (i == n_operands - 1)) {
+            return pl_fail(&c->err, PL_ERR_ARGUMENT, "einsum: '%s' does not name %d operands",
+                           equation, n_operands);
+        }
+        status = read_operand(c, e, at, n, i, operands[i]);
+        at += n + !last;
+    }
+    for (int l = 0; l < e->n_out && status == PL_OK; l++) {
+        if (e->size[l] < 0) {
+            status = pl_fail(&c->err, PL_ERR_ARGUMENT, "einsum: '%c' stands in the output only",
+                             e->letters[l]);
+        }
+    }
+    return status;
+}
+
+/* Steps an index over letters [first, last); false when it comes round. */
+static bool step(const einsum *e, int64_t *index, int first, int last) {
+    for (int l = last - 1; l >= first; l--) {
+        if (++index[l] < e->size[l]) return true;
+        index[l] = 0;
+    }
+    return false;
+}
+
+static double summed(const einsum *e, int64_t *index, const pl_tensor *const *operands, int n) {
+    double sum = 0;
+    for (int l = e->n_out; l < e->n_letters; l++) {
+        index[l] = 0;
+        if (e->size[l] == 0) return 0;
+    }
+    do {
+        double product = 1;
+        for (int o = 0; o < n; o++) {
+            int64_t at = 0;
+            for (int l = 0; l < e->n_letters; l++) at += index[l] * e->stride[o][l];
+            product *= pl_element(operands[o], at);
+        }
+        sum += product;
+    } while (step(e, index, e->n_out, e->n_letters));
+    return sum;
+}
+
+/* Two operands that are a plain product of matrices, each letter in its usual place. */
+static bool einsum_matmul(pl_call *c, pl_tensor *out, const char *equation,
+                          const pl_tensor *const *operands, int n, pl_status *status) {
+    static const struct {
+        const char *pattern;
+        bool turn_a, turn_b;
+    } forms[] = {
+        {"01,12->02", false, false}, {"01,21->02", false, true}, {"10,12->02", true, false}};
+    for (size_t f = 0; f < sizeof forms / sizeof *forms && n == 2; f++) {
+        const char *p = forms[f].pattern;
+        char map[3] = {0};
+        bool same = strlen(equation) == strlen(p);
+        for (size_t i = 0; same && p[i]; i++) {
+            if (p[i] < '0' || p[i] > '2')
+                same = p[i] == equation[i];
+            else if (!map[p[i] - '0'])
+                map[p[i] - '0'] = equation[i];
+            else
+                same = map[p[i] - '0'] == equation[i];
+        }
+        if (!same || map[0] == map[1] || map[1] == map[2] || map[0] == map[2]) continue;
+        pl_tensor a = *operands[0], b = *operands[1];
+        if (a.n_dims != 2 || b.n_dims != 2) return false;
+        *status = forms[f].turn_a ? pl_tensor_transpose(&a, 0, 1, &c->err) : PL_OK;
+        if (*status == PL_OK && forms[f].turn_b) *status = pl_tensor_transpose(&b, 0, 1, &c->err);
+        if (*status == PL_OK) *status = pl_op_matmul(c, out, &a, &b);
+        return true;
+    }
+    return false;
+}
+
+pl_status pl_op_einsum(pl_call *c, pl_tensor *out, const char *equation,
+                       const pl_tensor *const *operands, int n_operands) {
+    char plain[128] = "";
+    size_t n = 0;
+    for (const char *p = equation; *p && n + 1 < sizeof plain; p++) {
+        if (*p != ' ') plain[n++] = *p;
+    }
+    plain[n] = 0;
+    if (n_operands < 1 || n_operands > MOST_OPERANDS || n + 1 == sizeof plain) {
+        return pl_fail(&c->err, PL_ERR_ARGUMENT,
+                       "einsum: expected 1 to %d operands and an equation", MOST_OPERANDS);
+    }
+    for (int i = 0; i < n_operands; i++) {
+        if (operands[i]->dtype != PL_F32 && operands[i]->dtype != PL_I32 &&
+            operands[i]->dtype != PL_I64) {
+            return pl_fail(&c->err, PL_ERR_SHAPE, "einsum: convert operand %d with :float() first",
+                           i + 1);
+        }
+    }
+    pl_status status;
+    if (einsum_matmul(c, out, plain, operands, n_operands, &status)) return status;
+    einsum e = {.n_letters = 0};
+    status = read_equation(c, &e, plain, operands, n_operands);
+    if (status == PL_OK) status = pl_call_tensor(c, out, PL_F32, e.n_out, e.size);
+    if (status != PL_OK) return status;
+    int64_t index[PL_MAX_DIMS] = {0}, count = pl_tensor_count(out);
+    for (int64_t i = 0; i < count; i++) {
+        ((float *)out->data)[i] = (float)summed(&e, index, operands, n_operands);
+        step(&e, index, 0, e.n_out);
+    }
+    return PL_OK;
+}
+
+/* -- equations --------------------------------------------------------------------------------- */
+
+/* b as a matrix [n, m]; a vector is one column. */
+static pl_status right_side(pl_call *c, pl_tensor *out, const pl_tensor *a, const pl_tensor *b,
+                            const char *what) {
+    char first[PL_SHAPE_TEXT], second[PL_SHAPE_TEXT];
+    *out = *b;
+    if (b->n_dims == 1) {
+        out->n_dims = 2;
+        out->shape[1] = 1, out->stride[1] = 1;
+    }
+    if (out->n_dims == 2 && out->shape[0] == a->shape[0]) return check_matrix(c, out, what);
+    return pl_fail(&c->err, PL_ERR_SHAPE, "%s: shapes %s and %s do not fit", what,
+                   pl_tensor_shape_text(a, first), pl_tensor_shape_text(b, second));
+}
+
+static pl_status store_solution(pl_call *c, pl_tensor *x, const matrix *b, int64_t n,
+                                const pl_tensor *right) {
+    pl_status status = store_matrix(c, x, b, n, b->n);
+    if (status == PL_OK && right->n_dims == 1) status = pl_tensor_select(x, 1, 0, &c->err);
+    return status;
+}
+
+pl_status pl_op_solve(pl_call *c, pl_tensor *x, const pl_tensor *a, const pl_tensor *b) {
+    pl_tensor right;
+    matrix left = {0}, sides = {0};
+    int *pivots = NULL, info = 0;
+    use_one_thread();
+    right = *b;
+    pl_status status = check_square(c, a, "solve");
+    if (status == PL_OK) status = right_side(c, &right, a, b, "solve");
+    if (status == PL_OK) status = load_matrix(c, &left, a, 0);
+    if (status == PL_OK) status = load_matrix(c, &sides, &right, 0);
+    if (status == PL_OK && !(pivots = calloc((size_t)left.n + 1, sizeof *pivots))) {
+        status = no_memory(c);
+    }
+    if (status == PL_OK) {
+        sgesv_(&left.n, &sides.n, left.data, &left.ld, pivots, sides.data, &sides.ld, &info);
+        if (info) status = failed(c, "solve", info, "the matrix is singular");
+    }
+    if (status == PL_OK) status = store_solution(c, x, &sides, left.n, b);
+    free(pivots), free(left.data), free(sides.data);
+    return status;
+}
+
+pl_status pl_op_lstsq(pl_call *c, pl_tensor *x, const pl_tensor *a, const pl_tensor *b) {
+    pl_tensor right;
+    matrix left = {0}, sides = {0};
+    float *s = NULL, *work = NULL, rcond = -1, wanted = 0;
+    int info = 0, rank, iwanted = 0, query = -1, *iwork = NULL;
+    use_one_thread();
+    right = *b;
+    pl_status status = check_matrix(c, a, "lstsq");
+    if (status == PL_OK) status = right_side(c, &right, a, b, "lstsq");
+    if (status == PL_OK) status = load_matrix(c, &left, a, 0);
+    if (status == PL_OK) status = load_matrix(c, &sides, &right, a->shape[1]);
+    if (status == PL_OK && !(s = calloc((size_t)smaller(left.m, left.n) + 1, sizeof *s))) {
+        status = no_memory(c);
+    }
+    if (status == PL_OK) {
+        sgelsd_(&left.m, &left.n, &sides.n, left.data, &left.ld, sides.data, &sides.ld, s, &rcond,
+                &rank, &wanted, &query, &iwanted, &info);
+        int size = (int)wanted + 1;
+        work = calloc((size_t)size, sizeof *work);
+        iwork = calloc((size_t)iwanted + 1, sizeof *iwork);
+        if (!work || !iwork) {
+            status = no_memory(c);
+        } else {
+            sgelsd_(&left.m, &left.n, &sides.n, left.data, &left.ld, sides.data, &sides.ld, s,
+                    &rcond, &rank, work, &size, iwork, &info);
+            if (info) status = failed(c, "lstsq", info, "the singular values did not converge");
+        }
+    }
+    if (status == PL_OK) status = store_solution(c, x, &sides, left.n, b);
+    free(iwork), free(work), free(s), free(left.data), free(sides.data);
+    return status;
+}
+
+/* -- factors ----------------------------------------------------------------------------------- */
+
+pl_status pl_op_svd(pl_call *c, pl_tensor *u, pl_tensor *s, pl_tensor *vt, const pl_tensor *a) {
+    matrix x = {.ld = 1}, left = {0}, right = {0};
+    float *values = NULL, *work = NULL, wanted = 0;
+    int *iwork = NULL, info = 0, query = -1;
+    use_one_thread();
+    pl_status status = check_matrix(c, a, "svd");
+    if (status == PL_OK) status = load_matrix(c, &x, a, 0);
+    int k = smaller(x.m, x.n);
+    left = (matrix){calloc((size_t)x.ld * (size_t)(k + 1), sizeof(float)), x.m, k, x.ld};
+    right =
+        (matrix){calloc((size_t)(k + 1) * (size_t)(x.n + 1), sizeof(float)), k, x.n, k > 1 ? k : 1};
+    values = calloc((size_t)k + 1, sizeof *values);
+    iwork = calloc(8 * (size_t)k + 1, sizeof *iwork);
+    if (status == PL_OK && (!left.data || !right.data || !values || !iwork)) status = no_memory(c);
+    if (status == PL_OK) {
+        sgesdd_("S", &x.m, &x.n, x.data, &x.ld, values, left.data, &left.ld, right.data, &right.ld,
+                &wanted, &query, iwork, &info);
+        int size = (int)wanted + 1;
+        work = calloc((size_t)size, sizeof *work);
+        if (work) {
+            sgesdd_("S", &x.m, &x.n, x.data, &x.ld, values, left.data, &left.ld, right.data,
+                    &right.ld, work, &size, iwork, &info);
+        }
+        if (!work)
+            status = no_memory(c);
+        else if (info)
+            status = failed(c, "svd", info, "the iteration did not converge");
+    }
+    if (status == PL_OK) status = store_matrix(c, u, &left, x.m, k);
+    if (status == PL_OK) status = store_vector(c, s, values, k);
+    if (status == PL_OK) status = store_matrix(c, vt, &right, k, x.n);
+    free(work), free(iwork), free(values), free(left.data), free(right.data), free(x.data);
+    return status;
+}
+
+pl_status pl_op_eigh(pl_call *c, pl_tensor *values, pl_tensor *vectors, const pl_tensor *a) {
+    matrix x = {0};
+    float *w = NULL, *work = NULL, wanted = 0;
+    int *iwork = NULL, iwanted = 0, info = 0, query = -1;
+    use_one_thread();
+    pl_status status = check_square(c, a, "eigh");
+    if (status == PL_OK) status = load_matrix(c, &x, a, 0);
+    if (status == PL_OK && !(w = calloc((size_t)x.n + 1, sizeof *w))) status = no_memory(c);
+    if (status == PL_OK && x.n > 0) {
+        ssyevd_("V", "L", &x.n, x.data, &x.ld, w, &wanted, &query, &iwanted, &query, &info);
+        int size = (int)wanted + 1;
+        work = calloc((size_t)size, sizeof *work);
+        iwork = calloc((size_t)iwanted + 1, sizeof *iwork);
+        if (work && iwork) {
+            ssyevd_("V", "L", &x.n, x.data, &x.ld, w, work, &size, iwork, &iwanted, &info);
+        }
+        if (!work || !iwork)
+            status = no_memory(c);
+        else if (info)
+            status = failed(c, "eigh", info, "the iteration did not converge");
+    }
+    if (status == PL_OK) status = store_vector(c, values, w, x.n);
+    if (status == PL_OK) status = store_matrix(c, vectors, &x, x.n, x.n);
+    free(iwork), free(work), free(w), free(x.data);
+    return status;
+}
+
+pl_status pl_op_eigvals(pl_call *c, pl_tensor *values, const pl_tensor *a) {
+    matrix x = {0};
+    float *parts = NULL, *work = NULL;
+    int info = 0, one = 1;
+    use_one_thread();
+    pl_status status = check_square(c, a, "eigvals");
+    if (status == PL_OK) status = load_matrix(c, &x, a, 0);
+    int size = 8 * (x.n + 1);
+    parts = calloc(2 * ((size_t)x.n + 1), sizeof *parts);
+    work = calloc((size_t)size, sizeof *work);
+    if (status == PL_OK && (!parts || !work)) status = no_memory(c);
+    if (status == PL_OK) {
+        sgeev_("N", "N", &x.n, x.data, &x.ld, parts, parts + x.n, NULL, &one, NULL, &one, work,
+               &size, &info);
+        if (info) status = failed(c, "eigvals", info, "the iteration did not converge");
+    }
+    if (status == PL_OK) status = pl_call_tensor(c, values, PL_F32, 2, (int64_t[]){x.n, 2});
+    for (int i = 0; i < x.n && status == PL_OK; i++) {
+        ((float *)values->data)[2 * i] = parts[i];
+        ((float *)values->data)[2 * i + 1] = parts[x.n + i];
+    }
+    free(work), free(parts), free(x.data);
+    return status;
+}
+
+pl_status pl_op_cholesky(pl_call *c, pl_tensor *l, const pl_tensor *a) {
+    matrix x = {0};
+    int info = 0;
+    use_one_thread();
+    pl_status status = check_square(c, a, "cholesky");
+    if (status == PL_OK) status = load_matrix(c, &x, a, 0);
+    if (status == PL_OK) {
+        spotrf_("L", &x.n, x.data, &x.ld, &info);
+        if (info) status = failed(c, "cholesky", info, "the matrix is not positive definite");
+    }
+    for (int j = 1; j < x.n && status == PL_OK; j++) {
+        for (int i = 0; i < j; i++) x.data[j * x.ld + i] = 0;
+    }
+    if (status == PL_OK) status = store_matrix(c, l, &x, x.n, x.n);
+    free(x.data);
+    return status;
+}
+
+pl_status pl_op_qr(pl_call *c, pl_tensor *q, pl_tensor *r, const pl_tensor *a) {
+    matrix x = {0};
+    float *tau = NULL, *work = NULL;
+    int info = 0;
+    use_one_thread();
+    pl_status status = check_matrix(c, a, "qr");
+    if (status == PL_OK) status = load_matrix(c, &x, a, 0);
+    int k = smaller(x.m, x.n), size = 32 * (x.n + 1);
+    tau = calloc((size_t)k + 1, sizeof *tau);
+    work = calloc((size_t)size, sizeof *work);
+    if (status == PL_OK && (!tau || !work)) status = no_memory(c);
+    if (status == PL_OK) {
+        sgeqrf_(&x.m, &x.n, x.data, &x.ld, tau, work, &size, &info);
+        status = store_matrix(c, r, &x, k, x.n);
+    }
+    for (int i = 1; i < k && status == PL_OK; i++) {
+        for (int j = 0; j < i; j++) ((float *)r->data)[i * x.n + j] = 0;
+    }
+    if (status == PL_OK) {
+        sorgqr_(&x.m, &k, &k, x.data, &x.ld, tau, work, &size, &info);
+        status = info ? failed(c, "qr", info, "failed") : store_matrix(c, q, &x, x.m, k);
+        if (status != PL_OK) pl_tensor_release(r);
+    }
+    free(work), free(tau), free(x.data);
+    return status;
+}
+
+pl_status pl_op_det(pl_call *c, double *det, const pl_tensor *a) {
+    matrix x = {0};
+    int *pivots = NULL, info = 0;
+    use_one_thread();
+    pl_status status = check_square(c, a, "det");
+    if (status == PL_OK) status = load_matrix(c, &x, a, 0);
+    if (status == PL_OK && !(pivots = calloc((size_t)x.n + 1, sizeof *pivots)))
+        status = no_memory(c);
+    if (status == PL_OK) sgetrf_(&x.n, &x.n, x.data, &x.ld, pivots, &info);
+    *det = 1;
+    for (int i = 0; i < x.n && status == PL_OK; i++) {
+        *det *= (double)x.data[i * x.ld + i] * (pivots[i] == i + 1 ? 1 : -1);
+    }
+    free(pivots), free(x.data);
+    return status;
+}

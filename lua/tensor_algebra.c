@@ -1,0 +1,339 @@
+/* Products, linear algebra, losses, joining: functions of pl, most of them methods too. */
+#include <lauxlib.h>
+#include <math.h>
+#include <string.h>
+
+#include "../engine/tensor/cursor.h"
+#include "../engine/tensor/elementwise.h"
+#include "../engine/tensor/linalg.h"
+#include "../engine/tensor/reduce.h"
+#include "common.h"
+#include "tensor.h"
+
+enum { MOST_PARTS = 1024 };
+
+/* Operations of two tensors, or of one, with one result. */
+typedef pl_status (*pair_fn)(pl_call *c, pl_tensor *out, const pl_tensor *a, const pl_tensor *b);
+typedef pl_status (*single_fn)(pl_call *c, pl_tensor *out, const pl_tensor *a);
+typedef pl_status (*two_fn)(pl_call *c, pl_tensor *x, pl_tensor *y, const pl_tensor *a);
+
+static int pair(lua_State *L, pair_fn run) {
+    pl_call c;
+    pl_tensor out = {0};
+    const pl_tensor *a = pl_lua_check_tensor(L, 1), *b = pl_lua_check_tensor(L, 2);
+    pl_lua_begin_call(L, &c);
+    return pl_lua_push_result(L, &c, run(&c, &out, a, b), &out);
+}
+
+static int single(lua_State *L, single_fn run) {
+    pl_call c;
+    pl_tensor out = {0};
+    const pl_tensor *a = pl_lua_check_tensor(L, 1);
+    pl_lua_begin_call(L, &c);
+    return pl_lua_push_result(L, &c, run(&c, &out, a), &out);
+}
+
+static int two(lua_State *L, two_fn run) {
+    pl_call c;
+    pl_tensor x = {0}, y = {0};
+    const pl_tensor *a = pl_lua_check_tensor(L, 1);
+    pl_lua_begin_call(L, &c);
+    pl_lua_check_call(L, &c, run(&c, &x, &y, a));
+    pl_lua_push_tensor(L, &x);
+    pl_lua_push_tensor(L, &y);
+    return 2;
+}
+
+static int matmul(lua_State *L) {
+    return pair(L, pl_op_matmul);
+}
+static int solve(lua_State *L) {
+    return pair(L, pl_op_solve);
+}
+static int lstsq(lua_State *L) {
+    return pair(L, pl_op_lstsq);
+}
+static int cholesky(lua_State *L) {
+    return single(L, pl_op_cholesky);
+}
+static int eigvals(lua_State *L) {
+    return single(L, pl_op_eigvals);
+}
+static int eigh(lua_State *L) {
+    return two(L, pl_op_eigh);
+}
+static int qr(lua_State *L) {
+    return two(L, pl_op_qr);
+}
+
+static int svd(lua_State *L) {
+    pl_call c;
+    pl_tensor u = {0}, s = {0}, vt = {0};
+    const pl_tensor *a = pl_lua_check_tensor(L, 1);
+    pl_lua_begin_call(L, &c);
+    pl_lua_check_call(L, &c, pl_op_svd(&c, &u, &s, &vt, a));
+    pl_lua_push_tensor(L, &u);
+    pl_lua_push_tensor(L, &s);
+    pl_lua_push_tensor(L, &vt);
+    return 3;
+}
+
+static int det(lua_State *L) {
+    pl_call c;
+    double value;
+    const pl_tensor *a = pl_lua_check_tensor(L, 1);
+    pl_lua_begin_call(L, &c);
+    pl_lua_check_call(L, &c, pl_op_det(&c, &value, a));
+    lua_pushnumber(L, value);
+    return 1;
+}
+
+/* pl.einsum("ij,jk->ik", a, b, ...) */
+static int einsum(lua_State *L) {
+    pl_call c;
+    pl_tensor out = {0};
+    const char *equation = luaL_checkstring(L, 1);
+    const pl_tensor *operands[8];
+    int n = lua_gettop(L) - 1;
+    for (int i = 0; i < n && i < 8; i++) operands[i] = pl_lua_check_tensor(L, i + 2);
+    pl_lua_begin_call(L, &c);
+    return pl_lua_push_result(L, &c, pl_op_einsum(&c, &out, equation, operands, n), &out);
+}
+
+/* -- joining --------------------------------------------------------------------------------- */
+
+static int check_parts(lua_State *L, const pl_tensor **parts) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_Integer n = luaL_len(L, 1);
+    if (n < 1 || n > MOST_PARTS) {
+        pl_lua_fail(L, PL_ERR_ARGUMENT, "expected a list of 1 to %d tensors", MOST_PARTS);
+    }
+    for (lua_Integer i = 0; i < n; i++) {
+        lua_geti(L, 1, i + 1);
+        parts[i] = pl_lua_check_tensor(L, -1); /* the list keeps it */
+        lua_pop(L, 1);
+    }
+    return (int)n;
+}
+
+/* pl.cat({a, b}, dim or 0) */
+static int cat(lua_State *L) {
+    const pl_tensor *parts[MOST_PARTS];
+    pl_call c;
+    pl_tensor out = {0};
+    int n = check_parts(L, parts);
+    if (parts[0]->n_dims == 0) pl_lua_fail(L, PL_ERR_SHAPE, "cat of tensors without dimensions");
+    int dim = pl_lua_opt_dim(L, 2, parts[0], 0);
+    pl_lua_begin_call(L, &c);
+    return pl_lua_push_result(L, &c, pl_op_cat(&c, &out, parts, n, dim), &out);
+}
+
+/* pl.stack({a, b}, dim or 0): along a new dimension */
+static int stack(lua_State *L) {
+    const pl_tensor *parts[MOST_PARTS];
+    pl_call c;
+    pl_tensor out = {0};
+    int n = check_parts(L, parts), n_dims = parts[0]->n_dims;
+    lua_Integer dim = luaL_optinteger(L, 2, 0);
+    if (dim < 0) dim += n_dims + 1;
+    if (dim < 0 || dim > n_dims || n_dims == PL_MAX_DIMS) {
+        pl_lua_fail(L, PL_ERR_ARGUMENT, "stack: expected a dimension from 0 to %d", n_dims);
+    }
+    pl_tensor *wide = lua_newuserdatauv(L, (size_t)n * sizeof *wide, 0);
+    for (int p = 0; p < n; p++) {
+        wide[p] = *parts[p];
+        if (wide[p].n_dims == PL_MAX_DIMS)
+            pl_lua_fail(L, PL_ERR_SHAPE, "stack: too many dimensions");
+        for (int i = wide[p].n_dims; i > dim; i--) {
+            wide[p].shape[i] = wide[p].shape[i - 1], wide[p].stride[i] = wide[p].stride[i - 1];
+            memcpy(wide[p].dim[i], wide[p].dim[i - 1], PL_DIM_NAME);
+        }
+        wide[p].shape[dim] = 1, wide[p].stride[dim] = 1, wide[p].n_dims++;
+        memset(wide[p].dim[dim], 0, PL_DIM_NAME);
+        parts[p] = &wide[p];
+    }
+    pl_lua_begin_call(L, &c);
+    return pl_lua_push_result(L, &c, pl_op_cat(&c, &out, parts, n, (int)dim), &out);
+}
+
+/* pl.where(condition, a, b) */
+static int where(lua_State *L) {
+    pl_call c;
+    pl_tensor out = {0};
+    pl_lua_scalar first, second;
+    const pl_tensor *condition = pl_lua_check_tensor(L, 1);
+    const pl_tensor *a = pl_lua_operand(L, 2, &first, NULL), *b = pl_lua_operand(L, 3, &second, a);
+    pl_lua_begin_call(L, &c);
+    return pl_lua_push_result(L, &c, pl_op_where(&c, &out, condition, a, b), &out);
+}
+
+/* -- losses and distances -------------------------------------------------------------------- */
+
+static double row_value(const pl_tensor *t, int64_t row, int64_t i) {
+    return pl_element(t, (t->n_dims > 1 ? row * t->stride[0] : 0) + i * t->stride[t->n_dims - 1]);
+}
+
+static void check_reduction(lua_State *L, int idx, bool *sum, bool *none) {
+    static const char *const known[] = {"reduction", NULL};
+    pl_lua_check_options(L, idx, known);
+    *sum = *none = false;
+    if (!lua_istable(L, idx) || lua_getfield(L, idx, "reduction") == LUA_TNIL) return;
+    const char *name = luaL_checkstring(L, -1);
+    *sum = strcmp(name, "sum") == 0;
+    *none = strcmp(name, "none") == 0;
+    if (!*sum && !*none && strcmp(name, "mean") != 0) {
+        pl_lua_fail(L, PL_ERR_ARGUMENT, "reduction = '%s': expected mean, sum or none", name);
+    }
+}
+
+/* Pushes a loss per row, or their sum or mean as a number. */
+static int push_losses(lua_State *L, pl_tensor *losses, bool sum, bool none) {
+    int64_t n = losses->shape[0];
+    double total = 0;
+    if (none) {
+        pl_lua_push_tensor(L, losses);
+        return 1;
+    }
+    for (int64_t i = 0; i < n; i++) total += (double)((float *)losses->data)[i];
+    pl_tensor_release(losses);
+    lua_pushnumber(L, sum ? total : total / (double)n);
+    return 1;
+}
+
+/* logits:cross_entropy(targets, {reduction = "mean"}): logits [n, classes] or [classes], targets
+ * [n] whole numbers or one; -log softmax(logits)[target] in nats */
+static int cross_entropy(lua_State *L) {
+    bool sum, none;
+    check_reduction(L, 3, &sum, &none);
+    const pl_tensor *logits = pl_lua_check_tensor(L, 1);
+    pl_lua_scalar room;
+    const pl_tensor *targets = pl_lua_operand(L, 2, &room, &(pl_tensor){.dtype = PL_I64});
+    char a[PL_SHAPE_TEXT], b[PL_SHAPE_TEXT];
+    int64_t n = logits->n_dims == 2 ? logits->shape[0] : 1;
+    if (logits->n_dims < 1 || logits->n_dims > 2 || targets->dtype == PL_F32 ||
+        targets->n_dims != logits->n_dims - 1 || (targets->n_dims && targets->shape[0] != n)) {
+        pl_lua_fail(L, PL_ERR_SHAPE, "cross_entropy: logits %s and targets %s %s do not fit",
+                    pl_tensor_shape_text(logits, a), pl_dtype_get(targets->dtype)->name,
+                    pl_tensor_shape_text(targets, b));
+    }
+    pl_call c;
+    pl_tensor logs = {0}, losses = {0};
+    pl_lua_begin_call(L, &c);
+    pl_lua_check_call(L, &c, pl_op_log_softmax(&c, &logs, logits, logits->n_dims - 1));
+    pl_lua_push_tensor(L, &logs);
+    const pl_tensor *p = pl_lua_check_tensor(L, -1);
+    int64_t n_classes = p->shape[p->n_dims - 1];
+    pl_lua_check_call(L, &c, pl_call_tensor(&c, &losses, PL_F32, 1, &n));
+    for (int64_t i = 0; i < n; i++) {
+        int64_t target = pl_element_int(targets, targets->n_dims ? i * targets->stride[0] : 0);
+        if (target < 0 || target >= n_classes) {
+            pl_tensor_release(&losses);
+            pl_lua_fail(L, PL_ERR_ARGUMENT, "cross_entropy: target %lld: expected 0 to %lld",
+                        (long long)target, (long long)n_classes - 1);
+        }
+        ((float *)losses.data)[i] = (float)-row_value(p, i, target);
+    }
+    return push_losses(L, &losses, sum, none);
+}
+
+/* p:kl_div(q, {reduction = "mean"}): sum of p log(p / q) along the last dimension, in nats; p and
+ * q are probabilities, [n, classes] or [classes] */
+static int kl_div(lua_State *L) {
+    bool sum, none;
+    check_reduction(L, 3, &sum, &none);
+    const pl_tensor *p = pl_lua_check_tensor(L, 1), *q = pl_lua_check_tensor(L, 2);
+    char a[PL_SHAPE_TEXT], b[PL_SHAPE_TEXT];
+    if (p->n_dims < 1 || p->n_dims > 2 || p->n_dims != q->n_dims || p->shape[0] != q->shape[0] ||
+        p->shape[p->n_dims - 1] != q->shape[q->n_dims - 1]) {
+        pl_lua_fail(L, PL_ERR_SHAPE, "kl_div: shapes %s and %s do not fit",
+                    pl_tensor_shape_text(p, a), pl_tensor_shape_text(q, b));
+    }
+    int64_t n = p->n_dims == 2 ? p->shape[0] : 1, n_classes = p->shape[p->n_dims - 1];
+    pl_tensor losses;
+    pl_error err;
+    if (pl_tensor_new(&losses, PL_F32, 1, &n, &err) != PL_OK) pl_lua_raise(L, &err);
+    for (int64_t i = 0; i < n; i++) {
+        double total = 0;
+        for (int64_t j = 0; j < n_classes; j++) {
+            double x = row_value(p, i, j);
+            if (x > 0) total += x * (log(x) - log(row_value(q, i, j)));
+        }
+        ((float *)losses.data)[i] = (float)total;
+    }
+    return push_losses(L, &losses, sum, none);
+}
+
+/* a:cosine(b): of two vectors, or row by row of two matrices */
+static int cosine(lua_State *L) {
+    const pl_tensor *x = pl_lua_check_tensor(L, 1), *y = pl_lua_check_tensor(L, 2);
+    char a[PL_SHAPE_TEXT], b[PL_SHAPE_TEXT];
+    if (x->n_dims < 1 || x->n_dims > 2 || x->n_dims != y->n_dims || x->shape[0] != y->shape[0] ||
+        x->shape[x->n_dims - 1] != y->shape[y->n_dims - 1]) {
+        pl_lua_fail(L, PL_ERR_SHAPE, "cosine: shapes %s and %s do not fit",
+                    pl_tensor_shape_text(x, a), pl_tensor_shape_text(y, b));
+    }
+    int64_t n = x->n_dims == 2 ? x->shape[0] : 1, width = x->shape[x->n_dims - 1];
+    pl_tensor out;
+    pl_error err;
+    if (pl_tensor_new(&out, PL_F32, 1, &n, &err) != PL_OK) pl_lua_raise(L, &err);
+    for (int64_t i = 0; i < n; i++) {
+        double xy = 0, xx = 0, yy = 0;
+        for (int64_t j = 0; j < width; j++) {
+            double u = row_value(x, i, j), v = row_value(y, i, j);
+            xy += u * v, xx += u * u, yy += v * v;
+        }
+        ((float *)out.data)[i] = (float)(xy / sqrt(xx * yy));
+    }
+    if (x->n_dims == 2) {
+        pl_lua_push_tensor(L, &out);
+    } else {
+        lua_pushnumber(L, (double)*(float *)out.data);
+        pl_tensor_release(&out);
+    }
+    return 1;
+}
+
+/* a:allclose(b, {rtol = 1e-5, atol = 1e-8}): |a - b| <= atol + rtol |b| everywhere */
+static int allclose(lua_State *L) {
+    static const char *const known[] = {"rtol", "atol", NULL};
+    double rtol = 1e-5, atol = 1e-8;
+    pl_lua_check_options(L, 3, known);
+    pl_lua_opt_number(L, 3, "rtol", &rtol);
+    pl_lua_opt_number(L, 3, "atol", &atol);
+    const pl_tensor *a = pl_lua_check_tensor(L, 1);
+    pl_lua_scalar room;
+    const pl_tensor *b = pl_lua_operand(L, 2, &room, a);
+    int n_dims;
+    int64_t shape[PL_MAX_DIMS];
+    pl_call c;
+    pl_lua_begin_call(L, &c);
+    pl_lua_check_call(L, &c, pl_broadcast(&c, a, b, &n_dims, shape));
+    const pl_tensor *operands[] = {a, b};
+    pl_cursor at = pl_cursor_begin(n_dims, shape, operands, 2);
+    bool close = true;
+    for (int64_t r = 0; r < at.n_rows && close; r++, pl_cursor_next(&at)) {
+        for (int64_t i = 0; i < at.width && close; i++) {
+            double x = pl_element(a, at.at[0] + i * at.step[0]);
+            double y = pl_element(b, at.at[1] + i * at.step[1]);
+            close = x == y || fabs(x - y) <= atol + rtol * fabs(y);
+        }
+    }
+    lua_pushboolean(L, close);
+    return 1;
+}
+
+void pl_lua_tensor_algebra(lua_State *L) {
+    static const luaL_Reg methods[] = {{"matmul", matmul},     {"solve", solve},
+                                       {"lstsq", lstsq},       {"svd", svd},
+                                       {"eigh", eigh},         {"eigvals", eigvals},
+                                       {"cholesky", cholesky}, {"qr", qr},
+                                       {"det", det},           {"cross_entropy", cross_entropy},
+                                       {"kl_div", kl_div},     {"cosine", cosine},
+                                       {"allclose", allclose}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"einsum", einsum}, {"cat", cat},       {"stack", stack},
+                                         {"where", where},   {"matmul", matmul}, {NULL, NULL}};
+    luaL_setfuncs(L, methods, 0);
+    lua_insert(L, -2);
+    luaL_setfuncs(L, functions, 0);
+    lua_insert(L, -2);
+}

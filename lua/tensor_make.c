@@ -1,0 +1,208 @@
+/* Tensors from numbers: pl.tensor, pl.zeros, pl.arange, pl.randn and their kin. */
+#include <lauxlib.h>
+#include <math.h>
+#include <string.h>
+
+#include "../engine/base/random.h"
+#include "../engine/tensor/cursor.h"
+#include "../engine/tensor/elementwise.h"
+#include "common.h"
+#include "tensor.h"
+
+static pl_tensor *push_new(lua_State *L, pl_dtype dtype, int n_dims, const int64_t *shape) {
+    pl_tensor t;
+    pl_error err;
+    if (pl_tensor_new(&t, dtype, n_dims, shape, &err) != PL_OK) pl_lua_raise(L, &err);
+    pl_lua_push_tensor(L, &t);
+    return pl_lua_check_tensor(L, -1);
+}
+
+/* -- from tables ----------------------------------------------------------------------------- */
+
+/* The shape of the nested table on top of the stack, by its first elements. */
+static int table_shape(lua_State *L, int64_t shape[PL_MAX_DIMS], bool *whole) {
+    int n = 0, top = lua_gettop(L);
+    lua_pushvalue(L, -1);
+    while (lua_istable(L, -1)) {
+        if (n == PL_MAX_DIMS)
+            pl_lua_fail(L, PL_ERR_SHAPE, "tables nested over %d deep", PL_MAX_DIMS);
+        shape[n++] = luaL_len(L, -1);
+        lua_geti(L, -1, 1);
+        luaL_checkstack(L, 2, NULL);
+    }
+    *whole = lua_isinteger(L, -1) != 0;
+    lua_settop(L, top);
+    return n;
+}
+
+static void read_table(lua_State *L, pl_tensor *t, int dim, int64_t at) {
+    luaL_checkstack(L, 3, NULL);
+    if (dim == t->n_dims) {
+        if (lua_type(L, -1) != LUA_TNUMBER) {
+            pl_lua_fail(L, PL_ERR_ARGUMENT, "a tensor is made of numbers, not of a %s",
+                        luaL_typename(L, -1));
+        }
+        if (t->dtype != PL_F32 && lua_isinteger(L, -1)) {
+            pl_set_element_int(t, at, lua_tointeger(L, -1));
+        } else {
+            pl_set_element(t, at, lua_tonumber(L, -1));
+        }
+        return;
+    }
+    if (!lua_istable(L, -1) || luaL_len(L, -1) != t->shape[dim]) {
+        pl_lua_fail(L, PL_ERR_SHAPE, "the rows of dimension %d differ: expected %lld elements", dim,
+                    (long long)t->shape[dim]);
+    }
+    for (int64_t i = 0; i < t->shape[dim]; i++) {
+        lua_geti(L, -1, i + 1);
+        read_table(L, t, dim + 1, at + i * t->stride[dim]);
+        lua_pop(L, 1);
+    }
+}
+
+/* Whether every number of a nested table is whole: then it makes int64. */
+static bool all_whole(lua_State *L) {
+    if (!lua_istable(L, -1)) return lua_isinteger(L, -1);
+    bool whole = true;
+    luaL_checkstack(L, 3, NULL);
+    lua_Integer n = luaL_len(L, -1);
+    for (lua_Integer i = 1; i <= n && whole; i++) {
+        lua_geti(L, -1, i);
+        whole = all_whole(L);
+        lua_pop(L, 1);
+    }
+    return whole;
+}
+
+/* pl.tensor({{1, 2}, {3, 4}}, {dtype = "int32"}): float32 unless asked otherwise */
+static int tensor(lua_State *L) {
+    static const char *const known[] = {"dtype", NULL};
+    int64_t shape[PL_MAX_DIMS];
+    bool whole;
+    pl_lua_check_options(L, 2, known);
+    pl_dtype dtype = pl_lua_opt_dtype(L, 2, PL_F32);
+    lua_settop(L, 1);
+    luaL_checktype(L, 1, LUA_TTABLE);
+    int n = table_shape(L, shape, &whole);
+    if (dtype != PL_F32 && !all_whole(L)) {
+        pl_lua_fail(L, PL_ERR_ARGUMENT, "whole numbers expected for an integer tensor");
+    }
+    push_new(L, dtype, n, shape);
+    lua_insert(L, 1);
+    read_table(L, pl_lua_check_tensor(L, 1), 0, 0);
+    lua_settop(L, 1);
+    return 1;
+}
+
+/* -- by shape -------------------------------------------------------------------------------- */
+
+static const char *const shape_options[] = {"dtype", "seed", NULL};
+
+/* Reads sizes and options from arg on and pushes the tensor; *options: where they are. */
+static pl_tensor *push_shaped(lua_State *L, int arg, int *options) {
+    int64_t shape[PL_MAX_DIMS];
+    int n = pl_lua_check_shape(L, arg, shape, options);
+    pl_lua_check_options(L, *options, shape_options);
+    return push_new(L, pl_lua_opt_dtype(L, *options, PL_F32), n, shape);
+}
+
+static int zeros(lua_State *L) {
+    int options;
+    pl_op_fill_(push_shaped(L, 1, &options), 0);
+    return 1;
+}
+
+static int ones(lua_State *L) {
+    int options;
+    pl_op_fill_(push_shaped(L, 1, &options), 1);
+    return 1;
+}
+
+/* pl.full({2, 3}, value) */
+static int full(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    double value = luaL_checknumber(L, 2);
+    int64_t shape[PL_MAX_DIMS];
+    int next, n = pl_lua_check_shape(L, 1, shape, &next);
+    pl_lua_check_options(L, 3, shape_options);
+    pl_op_fill_(push_new(L, pl_lua_opt_dtype(L, 3, PL_F32), n, shape), value);
+    return 1;
+}
+
+static int eye(lua_State *L) {
+    lua_Integer n = luaL_checkinteger(L, 1);
+    pl_tensor *t = push_new(L, PL_F32, 2, (int64_t[]){n, n});
+    pl_op_fill_(t, 0);
+    for (lua_Integer i = 0; i < n; i++) ((float *)t->data)[i * n + i] = 1;
+    return 1;
+}
+
+/* pl.arange(stop), pl.arange(start, stop [, step]): whole numbers make int64, others float32 */
+static int arange(lua_State *L) {
+    bool whole = true;
+    int n_args = lua_gettop(L);
+    for (int i = 1; i <= n_args; i++) {
+        luaL_checknumber(L, i);
+        whole &= lua_isinteger(L, i) != 0;
+    }
+    double start = n_args > 1 ? lua_tonumber(L, 1) : 0;
+    double stop = luaL_checknumber(L, n_args > 1 ? 2 : 1), step = luaL_optnumber(L, 3, 1);
+    double n = ceil((stop - start) / step);
+    if (step == 0 || !isfinite(n) || n > 0x1p40) {
+        pl_lua_fail(L, PL_ERR_ARGUMENT, "arange from %g to %g in steps of %g", start, stop, step);
+    }
+    pl_tensor *t = push_new(L, whole ? PL_I64 : PL_F32, 1, (int64_t[]){n > 0 ? (int64_t)n : 0});
+    for (int64_t i = 0; i < t->shape[0]; i++) pl_set_element(t, i, start + (double)i * step);
+    return 1;
+}
+
+/* pl.linspace(start, stop, n) */
+static int linspace(lua_State *L) {
+    double start = luaL_checknumber(L, 1), stop = luaL_checknumber(L, 2);
+    lua_Integer n = luaL_checkinteger(L, 3);
+    pl_tensor *t = push_new(L, PL_F32, 1, (int64_t[]){n});
+    for (int64_t i = 0; i < n; i++) {
+        double part = n > 1 ? (double)i / (double)(n - 1) : 0;
+        pl_set_element(t, i, start + part * (stop - start));
+    }
+    return 1;
+}
+
+/* pl.rand(2, 3, {seed = 1}), pl.randn: without a seed the numbers differ from call to call */
+static int fill_random(lua_State *L, float (*draw)(pl_random *)) {
+    int options;
+    pl_tensor *t = push_shaped(L, 1, &options);
+    int place = lua_gettop(L);
+    int64_t seed = 0;
+    if (lua_istable(L, options) && lua_getfield(L, options, "seed") != LUA_TNIL) {
+        lua_pop(L, 1);
+        pl_lua_opt_integer(L, options, "seed", &seed);
+    } else {
+        lua_getglobal(L, "math");
+        lua_getfield(L, -1, "random");
+        lua_pushinteger(L, 0);
+        lua_call(L, 1, 1);
+        seed = lua_tointeger(L, -1);
+    }
+    if (t->dtype != PL_F32) pl_lua_fail(L, PL_ERR_ARGUMENT, "random numbers are float32");
+    pl_random random = {.seed = (uint64_t)seed};
+    int64_t n = pl_tensor_count(t);
+    for (int64_t i = 0; i < n; i++) ((float *)t->data)[i] = draw(&random);
+    lua_pushvalue(L, place);
+    return 1;
+}
+
+static int rand_uniform(lua_State *L) {
+    return fill_random(L, pl_random_uniform);
+}
+static int rand_normal(lua_State *L) {
+    return fill_random(L, pl_random_normal);
+}
+
+void pl_lua_tensor_constructors(lua_State *L) {
+    static const luaL_Reg functions[] = {
+        {"tensor", tensor},     {"zeros", zeros},   {"ones", ones},         {"full", full},
+        {"eye", eye},           {"arange", arange}, {"linspace", linspace}, {"rand", rand_uniform},
+        {"randn", rand_normal}, {NULL, NULL}};
+    luaL_setfuncs(L, functions, 0);
+}
