@@ -39,7 +39,8 @@ typedef struct gguf_tensor {
 struct pl_gguf {
     char *path;
     uint32_t version;
-    pl_gguf_value *values; /* of the first part */
+    pl_gguf_value *values;        /* of the first part */
+    const pl_gguf_value **by_key; /* [n_values], sorted by key */
     size_t n_values;
     gguf_tensor *tensors; /* of all parts, in the order of the files */
     size_t n_tensors;
@@ -340,7 +341,8 @@ static pl_status find_alignment(const reader *r, const pl_gguf_value *values, si
     return PL_OK;
 }
 
-static pl_status check_duplicate_keys(const reader *r, const pl_gguf_value *values, size_t n);
+static pl_status sort_keys(const reader *r, const pl_gguf_value *values, size_t n,
+                           const pl_gguf_value **sorted);
 
 /* Room for n more tensors, cleared; NULL when memory is short. */
 static gguf_tensor *grow_tensors(pl_gguf *gguf, size_t n) {
@@ -353,13 +355,15 @@ static gguf_tensor *grow_tensors(pl_gguf *gguf, size_t n) {
     return tensors + gguf->n_tensors;
 }
 
-static pl_status read_values(reader *r, uint64_t n, pl_gguf_value **values) {
+static pl_status read_values(reader *r, uint64_t n, pl_gguf_value **values,
+                             const pl_gguf_value ***sorted) {
     *values = calloc(n ? (size_t)n : 1, sizeof **values);
-    if (!*values)
+    *sorted = calloc(n ? (size_t)n : 1, sizeof **sorted);
+    if (!*values || !*sorted)
         return pl_fail(r->err, PL_ERR_MEMORY, "out of memory for %llu keys", (unsigned long long)n);
     pl_status status = PL_OK;
     for (uint64_t i = 0; i < n && status == PL_OK; i++) status = read_value(r, &(*values)[i]);
-    return status == PL_OK ? check_duplicate_keys(r, *values, (size_t)n) : status;
+    return status == PL_OK ? sort_keys(r, *values, (size_t)n, *sorted) : status;
 }
 
 static pl_status read_tensors(reader *r, pl_gguf *gguf, uint64_t n, size_t alignment) {
@@ -401,15 +405,18 @@ static pl_status read_part(pl_gguf *gguf, const uint8_t *data, size_t size, cons
     uint32_t version = 0;
     size_t alignment = 0;
     pl_gguf_value *values = NULL;
+    const pl_gguf_value **sorted = NULL;
     pl_status status = read_header(&r, &version, &n_tensors, &n_values);
-    if (status == PL_OK) status = read_values(&r, n_values, &values);
+    if (status == PL_OK) status = read_values(&r, n_values, &values, &sorted);
     if (status == PL_OK) status = check_part(&r, values, (size_t)n_values, number);
     if (status == PL_OK) status = find_alignment(&r, values, (size_t)n_values, &alignment);
     if (status == PL_OK) status = read_tensors(&r, gguf, n_tensors, alignment);
     if (gguf->values) {
         free(values);
+        free(sorted);
     } else {
         gguf->values = values;
+        gguf->by_key = sorted;
         gguf->n_values = (size_t)n_values;
         gguf->version = version;
     }
@@ -429,20 +436,18 @@ static int compare_keys(const void *a, const void *b) {
                            (*(const pl_gguf_value *const *)b)->key);
 }
 
-static pl_status check_duplicate_keys(const reader *r, const pl_gguf_value *values, size_t n) {
-    const pl_gguf_value **sorted = malloc((n ? n : 1) * sizeof *sorted);
-    if (!sorted) return pl_fail(r->err, PL_ERR_MEMORY, "out of memory");
+/* Keys that come twice are refused. */
+static pl_status sort_keys(const reader *r, const pl_gguf_value *values, size_t n,
+                           const pl_gguf_value **sorted) {
     for (size_t i = 0; i < n; i++) sorted[i] = &values[i];
     qsort(sorted, n, sizeof *sorted, compare_keys);
-    pl_status status = PL_OK;
-    for (size_t i = 1; i < n && status == PL_OK; i++) {
+    for (size_t i = 1; i < n; i++) {
         if (compare_strings(sorted[i - 1]->key, sorted[i]->key) == 0) {
-            status = pl_fail(r->err, PL_ERR_FORMAT, "%s: key '%.*s' stands there twice", r->path,
-                             text_length(sorted[i]->key), sorted[i]->key.data);
+            return pl_fail(r->err, PL_ERR_FORMAT, "%s: key '%.*s' stands there twice", r->path,
+                           text_length(sorted[i]->key), sorted[i]->key.data);
         }
     }
-    free(sorted);
-    return status;
+    return PL_OK;
 }
 
 static int compare_tensors(const void *a, const void *b, void *context) {
@@ -577,6 +582,7 @@ void pl_gguf_close(pl_gguf *gguf) {
     free(gguf->by_name);
     free(gguf->tensors);
     free(gguf->values);
+    free(gguf->by_key);
     free(gguf->path);
     free(gguf);
 }
@@ -604,7 +610,11 @@ const pl_gguf_value *pl_gguf_value_at(const pl_gguf *gguf, size_t i) {
 }
 
 const pl_gguf_value *pl_gguf_find(const pl_gguf *gguf, const char *key) {
-    return find_value(gguf->values, gguf->n_values, key);
+    pl_gguf_value wanted = {.key = {key, strlen(key)}};
+    const pl_gguf_value *target = &wanted;
+    const pl_gguf_value **found =
+        bsearch(&target, gguf->by_key, gguf->n_values, sizeof target, compare_keys);
+    return found ? *found : NULL;
 }
 
 bool pl_gguf_find_uint(const pl_gguf *gguf, const char *key, uint64_t *out) {
