@@ -267,23 +267,23 @@ static void write_header(pl_outfile *out, const pl_gguf_writer *w) {
     pl_outfile_pad(out, ALIGNMENT);
 }
 
+static pl_status check_made(const named *t, const pl_tensor *made, pl_error *err) {
+    char expected[PL_SHAPE_TEXT], found[PL_SHAPE_TEXT];
+    bool same = made->dtype == t->tensor.dtype && made->n_dims == t->tensor.n_dims;
+    for (int d = 0; same && d < made->n_dims; d++) same = made->shape[d] == t->tensor.shape[d];
+    if (same) return PL_OK;
+    return pl_fail(err, PL_ERR_SHAPE, "made as %s %s, announced as %s %s",
+                   pl_dtype_get(made->dtype)->name, pl_tensor_shape_text(made, found),
+                   pl_dtype_get(t->tensor.dtype)->name, pl_tensor_shape_text(&t->tensor, expected));
+}
+
 static pl_status write_made(pl_outfile *out, const named *t, pl_error *err) {
     pl_tensor made = {0};
-    char expected[PL_SHAPE_TEXT], found[PL_SHAPE_TEXT];
     pl_status status = t->make(t->context, &made, err);
-    if (status != PL_OK) return pl_error_prefix(err, status, "tensor '%.80s'", t->name);
-    bool same = made.dtype == t->tensor.dtype && made.n_dims == t->tensor.n_dims &&
-                memcmp(made.shape, t->tensor.shape, (size_t)made.n_dims * sizeof *made.shape) == 0;
-    if (same) {
-        pl_outfile_tensor(out, &made);
-    } else {
-        status = pl_fail(err, PL_ERR_SHAPE, "tensor '%.80s': made as %s %s, announced as %s %s",
-                         t->name, pl_dtype_get(made.dtype)->name,
-                         pl_tensor_shape_text(&made, found), pl_dtype_get(t->tensor.dtype)->name,
-                         pl_tensor_shape_text(&t->tensor, expected));
-    }
+    if (status == PL_OK) status = check_made(t, &made, err);
+    if (status == PL_OK) pl_outfile_tensor(out, &made);
     pl_tensor_release(&made);
-    return status;
+    return status == PL_OK ? PL_OK : pl_error_prefix(err, status, "tensor '%.80s'", t->name);
 }
 
 pl_status pl_gguf_writer_save(const pl_gguf_writer *writer, const char *path, pl_error *err) {

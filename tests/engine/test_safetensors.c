@@ -45,7 +45,8 @@ static void test_what_is_written_comes_back(void **state) {
         for (size_t k = 0; k < sizeof bytes[i]; k++) bytes[i][k] = (uint8_t)(k * 3 + i);
         assert_int_equal(
             pl_tensor_wrap(&tensors[i], dtypes[i], 2, (int64_t[]){3, 5}, bytes[i], &err), PL_OK);
-        items[i] = (pl_safetensors_item){pl_dtype_get(dtypes[i])->name, &tensors[i]};
+        items[i] =
+            (pl_safetensors_item){.name = pl_dtype_get(dtypes[i])->name, .tensor = &tensors[i]};
     }
     const char *const metadata[][2] = {{"format", "pt"}, {"made", "by hand"}};
     assert_int_equal(pl_safetensors_write(path, items, 5, metadata, 2, &err), PL_OK);
@@ -82,13 +83,49 @@ static void test_what_cannot_be_written_is_refused(void **state) {
     pl_tensor q, t;
     assert_int_equal(pl_tensor_wrap(&q, PL_Q8_0, 2, (int64_t[]){1, 32}, block, &err), PL_OK);
     assert_int_equal(pl_tensor_wrap(&t, PL_F32, 0, NULL, &x, &err), PL_OK);
-    pl_safetensors_item items[] = {{"a", &t}, {"a", &t}, {"q", &q}, {"__metadata__", &t}};
+    pl_safetensors_item items[] = {{.name = "a", .tensor = &t},
+                                   {.name = "a", .tensor = &t},
+                                   {.name = "q", .tensor = &q},
+                                   {.name = "__metadata__", .tensor = &t}};
     assert_int_equal(pl_safetensors_write(path, items, 2, NULL, 0, &err), PL_ERR_ARGUMENT);
     assert_int_equal(pl_safetensors_write(path, items + 2, 1, NULL, 0, &err), PL_ERR_UNSUPPORTED);
     assert_non_null(strstr(err.message, "q8_0"));
     assert_int_equal(pl_safetensors_write(path, items + 3, 1, NULL, 0, &err), PL_ERR_ARGUMENT);
     assert_int_equal(pl_safetensors_write(in_folder(folder, "no/folder"), items, 1, NULL, 0, &err),
                      PL_ERR_IO);
+    assert_int_equal(rmdir(folder), 0); /* nothing is left behind */
+    free(folder);
+}
+
+static pl_status make_pair(void *context, pl_tensor *t, pl_error *e) {
+    pl_status status = pl_tensor_new(t, PL_F32, 1, (int64_t[]){2}, e);
+    if (status != PL_OK) return status;
+    memcpy(t->data, context, 2 * sizeof(float));
+    return ((float *)context)[0] < 0 ? pl_fail(e, PL_ERR_STATE, "no more") : PL_OK;
+}
+
+static void test_made_tensors_must_be_as_announced(void **state) {
+    (void)state;
+    char *folder = make_folder();
+    const char *path = in_folder(folder, "x.safetensors");
+    float pair[2] = {8, 9};
+    pl_tensor announced, t;
+    pl_safetensors *file;
+    pl_safetensors_item item = {
+        .name = "w", .tensor = &announced, .make = make_pair, .context = pair};
+    assert_int_equal(pl_tensor_wrap(&announced, PL_F32, 1, (int64_t[]){2}, NULL, &err), PL_OK);
+    assert_int_equal(pl_safetensors_write(path, &item, 1, NULL, 0, &err), PL_OK);
+    assert_int_equal(pl_safetensors_open(&file, path, &err), PL_OK);
+    assert_int_equal(pl_safetensors_tensor(file, 0, &t, &err), PL_OK);
+    assert_memory_equal(t.data, pair, sizeof pair);
+    pl_safetensors_close(file);
+    assert_int_equal(unlink(path), 0);
+
+    pair[0] = -1;
+    assert_int_equal(pl_safetensors_write(path, &item, 1, NULL, 0, &err), PL_ERR_STATE);
+    pair[0] = 1;
+    assert_int_equal(pl_tensor_wrap(&announced, PL_F32, 1, (int64_t[]){3}, NULL, &err), PL_OK);
+    assert_int_equal(pl_safetensors_write(path, &item, 1, NULL, 0, &err), PL_ERR_SHAPE);
     assert_int_equal(rmdir(folder), 0); /* nothing is left behind */
     free(folder);
 }
@@ -178,7 +215,7 @@ static void write_shard(const char *path, const char *name) {
     float x[2] = {3, 4};
     pl_tensor t;
     assert_int_equal(pl_tensor_wrap(&t, PL_F32, 1, (int64_t[]){2}, x, &err), PL_OK);
-    pl_safetensors_item item = {name, &t};
+    pl_safetensors_item item = {.name = name, .tensor = &t};
     assert_int_equal(pl_safetensors_write(path, &item, 1, NULL, 0, &err), PL_OK);
 }
 
@@ -274,6 +311,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_written_comes_back),
         cmocka_unit_test(test_what_cannot_be_written_is_refused),
+        cmocka_unit_test(test_made_tensors_must_be_as_announced),
         cmocka_unit_test(test_misaligned_tensors_are_copied),
         cmocka_unit_test(test_headers_that_lie),
         cmocka_unit_test(test_unread_types_are_named_when_asked_for),
