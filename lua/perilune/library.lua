@@ -6,6 +6,7 @@ return function(pl, core)
   pl.extend = core.extend
   pl.samplers = core.samplers
   pl.clock = core.clock
+  pl.nearest = core.nearest
   require "perilune.model"(pl, core)
   require "perilune.hooks"(pl, core)
   require "perilune.generate"(pl, core)

@@ -1,0 +1,119 @@
+--- What every script's command line has in common.
+--
+--     local cli = require "perilune.cli"
+--     local parser = cli.parser("next", "The distribution of the next token.")
+--     parser:argument("prompt"):args "*"
+--     local args = cli.parse(parser)
+--     local model = cli.load(args)
+
+local argparse = require "argparse"
+local pl = require "perilune"
+
+local cli = {}
+
+local Mistake = { __tostring = function(mistake) return mistake.message end }
+
+--- Ends the script with status 2 and a message about how it was called.
+---@param format string as of string.format
+---@param ... any
+function cli.usage(format, ...)
+  error(setmetatable({ kind = "usage", message = format:format(...) }, Mistake), 0)
+end
+
+--- An argparse parser with -m/--model, -t/--threads, --seed and --help.
+---@param name string of the program
+---@param description string
+---@return table parser
+function cli.parser(name, description)
+  local parser = argparse("perilune " .. name, description)
+  parser:usage_max_width(78):help_max_width(78):help_description_margin(31)
+  parser:option("-m --model", "A file, a folder or a hub id (default: the model that comes along)")
+    :argname "NAME"
+  parser:option("-t --threads", "How many threads (default: as many as cores)"):argname "N"
+    :convert(cli.whole(1))
+  parser:option("--seed", "Where random numbers begin (default: anew each time)"):argname "N"
+    :convert(cli.whole(0))
+  return parser
+end
+
+-- "-m, --model NAME" on one line of the help; argparse takes two.
+local function join_labels(parser)
+  for _, option in ipairs(parser._options or {}) do
+    local lines = option:_get_label_lines()
+    if #lines == 2 then
+      local label = ("%s, %s"):format(lines[1]:match("(%S+)"), (lines[2]:gsub("^ +", "")))
+      option._get_label_lines = function() return { label } end
+    end
+  end
+end
+
+--- The arguments; a mistake ends the script with status 2 and the usage.
+---@param parser table
+---@return table args by name
+function cli.parse(parser)
+  join_labels(parser)
+  local good, args = parser:pparse(_G.arg)
+  if not good then cli.usage("%s\n%s", args, parser:get_usage()) end
+  if args.seed then math.randomseed(args.seed) end
+  return args
+end
+
+--- The model that -m names, on -t threads.
+---@param args table of cli.parse
+---@param opts? table more options of pl.load
+---@return perilune.Model
+function cli.load(args, opts)
+  local all = { threads = args.threads }
+  for key, value in pairs(opts or {}) do all[key] = value end
+  return pl.load(args.model, all)
+end
+
+--- A converter for argparse: whole numbers from `least` on.
+---@param least integer
+---@return fun(text: string): integer?, string?
+function cli.whole(least)
+  return function(text)
+    local n = math.tointeger(tonumber(text))
+    if n and n >= least then return n end
+    return nil, ("'%s': expected a whole number from %d"):format(text, least)
+  end
+end
+
+--- A converter for argparse: numbers from `least` to `most`.
+---@param least number
+---@param most? number
+---@return fun(text: string): number?, string?
+function cli.number(least, most)
+  return function(text)
+    local x = tonumber(text)
+    if x and x >= least and x <= (most or math.huge) then return x end
+    return nil, ("'%s': expected a number %s"):format(text,
+      most and ("from %g to %g"):format(least, most) or ("from %g"):format(least))
+  end
+end
+
+--- A text: the words given, or all of standard input when there are none.
+---@param words string[]
+---@return string
+function cli.text(words)
+  if #words > 0 then return table.concat(words, " ") end
+  if require("perilune.terminal").is_terminal(0) then
+    cli.usage("a text is missing: give it as an argument or on standard input")
+  end
+  return (io.read("a"):gsub("\r?\n$", ""))
+end
+
+--- A whole file, or standard input for "-".
+---@param path string
+---@return string
+function cli.read_file(path)
+  if path == "-" then return io.read("a") end
+  local file, why = io.open(path, "rb")
+  if not file then pl.fail("io", "%s", why) end
+  local text = file:read("a")
+  file:close()
+  if not text then pl.fail("io", "%s: cannot be read", path) end
+  return text
+end
+
+return cli

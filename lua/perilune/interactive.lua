@@ -1,0 +1,188 @@
+--- The interactive session: a prompt where `pl` and `model` are ready and top-level locals live on.
+-- How they do is told in perilune.locals.
+
+local pl = require "perilune"
+local host = require "perilune.host"
+local locals = require "perilune.locals"
+local complete = require "perilune.complete"
+local show = require "perilune.show"
+local terminal = require "perilune.terminal"
+local reference = require "perilune.reference"
+
+local HISTORY_LINES = 2000
+
+local help_text = [[
+Type Lua. An expression shows its value, and _ is the last one shown. These are ready:
+
+  pl       the library: pl.load, pl.new_model, pl.tensor, ...
+  model    the model; `:model NAME` loads another one
+
+Try
+  model:complete("Once upon a time", {max_new_tokens = 30, seed = 1})
+  model:topk(model:forward("Once upon a"){pos = -1}:softmax(), 5)
+  model.config
+
+  :help NAME     what a function does, as in :help generate
+  :model NAME    a file, a folder or a hub id
+  :time EXPR     the value, and how long it took
+  :quit          leave; so does Ctrl-D
+
+Tab completes. Ctrl-C stops what is running and keeps everything. A statement may go on over
+several lines.]]
+
+local Session = {}
+Session.__index = Session
+
+-- -- telling -----------------------------------------------------------------------------------
+
+local function kind_of(problem)
+  return type(problem) == "table" and rawget(problem, "kind") or nil
+end
+
+local function report(problem, trace)
+  io.stdout:flush()
+  if kind_of(problem) == "interrupted" then return print(terminal.paint("\ninterrupted", "orange")) end
+  local text = type(problem) == "string" and problem or show.value(problem)
+  print(terminal.paint(text, "red"))
+  if trace then print(terminal.paint(trace, "grey")) end
+end
+
+-- -- lines -------------------------------------------------------------------------------------
+
+-- A function for code, as an expression if it is one. nil, why, whether more lines may mend it.
+function Session:compile(code)
+  local chunk, first = self.scope:compile("return " .. code, "=stdin")
+  if chunk then return chunk end
+  local statement, why = self.scope:compile(code, "=stdin")
+  if statement then return statement end
+  local function unfinished(message) return message:find("<eof>'?$") ~= nil end
+  return nil, why, unfinished(why) or unfinished(first)
+end
+
+-- Runs a chunk, shows what it returns; Ctrl-C ends it.
+function Session:run(chunk)
+  local trace
+  local results = table.pack(xpcall(chunk, function(problem)
+    if self.traceback then trace = debug.traceback(nil, 2) end
+    return problem
+  end))
+  host.clear_interrupt()
+  if not results[1] then return report(results[2], trace) end
+  io.stdout:flush()
+  if results.n > 1 then
+    _G._ = results[2]
+    local good, text = pcall(show.results, table.pack(table.unpack(results, 2, results.n)))
+    if good then print(text) else report(text) end
+  end
+end
+
+local commands = {}
+
+function commands.help(_, name)
+  if name == "" then return print(help_text) end
+  local found = reference.find(name)
+  if #found == 0 then
+    local near = reference.nearest(name)
+    return report(("nothing is known of '%s'%s"):format(name,
+      near and (", did you mean '%s'?"):format(near) or ""))
+  end
+  for i, entry in ipairs(found) do
+    if i > 1 then print() end
+    print(terminal.paint(entry.signature, "bold"))
+    print((entry.text:gsub("[^\n]+", "  %0")))
+  end
+end
+
+function commands.model(_, name)
+  local good, loaded = pcall(pl.load, name ~= "" and name or nil)
+  if not good then return report(loaded) end
+  rawset(_G, "model", loaded)
+  print(tostring(loaded))
+end
+
+function commands.time(self, code)
+  local chunk, why = self:compile(code)
+  if not chunk then return report(why) end
+  local start = pl.clock()
+  self:run(chunk)
+  print(terminal.paint(terminal.duration(pl.clock() - start), "grey"))
+end
+
+function commands.quit(self) self.ended = true end
+
+local shorthand = { h = "help", m = "model", t = "time", q = "quit" }
+
+function Session:command(line)
+  local name, rest = line:match("^%s*:(%a*)%s*(.-)%s*$")
+  name = shorthand[name] or name
+  if commands[name] then return commands[name](self, rest) end
+  local near = pl.nearest(name, { "help", "model", "time", "quit" })
+  report(("there is no command ':%s'%s; :help lists them"):format(name,
+    near and (", did you mean ':%s'?"):format(near) or ""))
+end
+
+--- Takes one more line; self.pending is then what still waits for its end.
+function Session:take(line)
+  local code = self.pending and self.pending .. "\n" .. line or line
+  if not self.pending and line:find("^%s*:%a") then return self:command(line) end
+  if not code:find("%S") then return end
+  local chunk, why, unfinished = self:compile((code:gsub("^%s*=", "", 1)))
+  self.pending = unfinished and code or nil
+  if chunk then return self:run(chunk) end
+  if not unfinished then report(why) end
+end
+
+-- -- the terminal ------------------------------------------------------------------------------
+
+-- Where the history lies; its folders are made.
+local function history_path()
+  local state, home = os.getenv("XDG_STATE_HOME"), os.getenv("HOME") or "."
+  local folder = state and state ~= "" and state or home .. "/.local/state"
+  local path = ""
+  for name in (folder .. "/perilune"):gmatch("[^/]*") do
+    path = path == "" and name or path .. "/" .. name
+    if name == "" then path = "/" end
+    if path ~= "/" then host.make_folder(path) end
+  end
+  return folder .. "/perilune/history"
+end
+
+function Session:read()
+  io.stdout:flush()
+  local line = host.read(self.pending and ">> " or "> ", self.complete)
+  if line == nil then
+    self.ended = true
+    print()
+  elseif line == false then
+    self.pending = nil
+  else
+    if line:find("%S") then host.add(line) end
+    self:take(line)
+  end
+end
+
+local function new_session(traceback)
+  local self = setmetatable({ scope = locals.new(), traceback = traceback }, Session)
+  self.complete = complete.new(self.scope, { ":help", ":model ", ":time ", ":quit" })
+  return self
+end
+
+--- Runs a session at the terminal until it ends.
+---@param traceback boolean whether errors show where they passed through
+---@return integer status
+return function(traceback)
+  local path, session = history_path(), new_session(traceback)
+  host.load(path)
+  print(("perilune %s  %s"):format(pl.version, terminal.paint(":help for help, Ctrl-D to leave", "grey")))
+  while not session.ended do
+    local good, problem = pcall(session.read, session) -- Ctrl-C may fall between two lines
+    if not good then
+      host.clear_interrupt()
+      session.pending = nil
+      report(problem)
+    end
+  end
+  session.scope:close()
+  host.save(path, HISTORY_LINES)
+  return 0
+end
