@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../engine/base/random.h"
+#include "../engine/format/npy.h"
 #include "../engine/tensor/cursor.h"
 #include "../engine/tensor/elementwise.h"
 #include "common.h"
@@ -199,10 +200,37 @@ static int rand_normal(lua_State *L) {
     return fill_random(L, pl_random_normal);
 }
 
+/* -- files ----------------------------------------------------------------------------------- */
+
+/* pl.load_npy(path) */
+static int load_npy(lua_State *L) {
+    pl_tensor t;
+    pl_error err;
+    if (pl_npy_load(&t, luaL_checkstring(L, 1), &err) != PL_OK) pl_lua_raise(L, &err);
+    pl_lua_push_tensor(L, &t);
+    return 1;
+}
+
+/* t:save(path): NumPy's .npy */
+int pl_lua_tensor_save(lua_State *L) {
+    pl_error err;
+    const pl_tensor *t = pl_lua_check_tensor(L, 1);
+    if (pl_npy_save(t, luaL_checkstring(L, 2), &err) != PL_OK) pl_lua_raise(L, &err);
+    lua_settop(L, 1);
+    return 1;
+}
+
 void pl_lua_tensor_constructors(lua_State *L) {
-    static const luaL_Reg functions[] = {
-        {"tensor", tensor},     {"zeros", zeros},   {"ones", ones},         {"full", full},
-        {"eye", eye},           {"arange", arange}, {"linspace", linspace}, {"rand", rand_uniform},
-        {"randn", rand_normal}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"tensor", tensor},
+                                         {"zeros", zeros},
+                                         {"ones", ones},
+                                         {"full", full},
+                                         {"eye", eye},
+                                         {"arange", arange},
+                                         {"linspace", linspace},
+                                         {"rand", rand_uniform},
+                                         {"randn", rand_normal},
+                                         {"load_npy", load_npy},
+                                         {NULL, NULL}};
     luaL_setfuncs(L, functions, 0);
 }

@@ -6,7 +6,7 @@
 #include "../engine/base/error.h"
 #include "common.h"
 
-enum { MOST_NAMES = 128 };
+enum { MOST_NAMES = 256 };
 
 static size_t collect(lua_State *L, int table, const char **names, size_t n) {
     lua_pushnil(L);

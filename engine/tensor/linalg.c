@@ -359,6 +359,8 @@ static bool einsum_matmul(pl_call *c, pl_tensor *out, const char *equation,
         if (!same || map[0] == map[1] || map[1] == map[2] || map[0] == map[2]) continue;
         pl_tensor a = *operands[0], b = *operands[1];
         if (a.n_dims != 2 || b.n_dims != 2) return false;
+        int inner_a = forms[f].turn_a ? 0 : 1, inner_b = forms[f].turn_b ? 1 : 0;
+        if (a.shape[inner_a] != b.shape[inner_b]) return false; /* the letter is named below */
         *status = forms[f].turn_a ? pl_tensor_transpose(&a, 0, 1, &c->err) : PL_OK;
         if (*status == PL_OK && forms[f].turn_b) *status = pl_tensor_transpose(&b, 0, 1, &c->err);
         if (*status == PL_OK) *status = pl_op_matmul(c, out, &a, &b);
