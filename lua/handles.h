@@ -97,5 +97,6 @@ void pl_lua_open_sequence(lua_State *L);
 void pl_lua_open_tokenizer(lua_State *L);
 void pl_lua_open_hooks(lua_State *L);
 void pl_lua_open_sampler(lua_State *L);
+void pl_lua_open_export(lua_State *L); /* after the models, to whose methods it adds */
 
 #endif

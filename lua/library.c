@@ -54,4 +54,5 @@ void pl_lua_open_library(lua_State *L) {
     pl_lua_open_tokenizer(L);
     pl_lua_open_hooks(L);
     pl_lua_open_sampler(L);
+    pl_lua_open_export(L);
 }

@@ -52,6 +52,12 @@ function pl.samplers() end
 ---@return number
 function pl.clock() end
 
+---@class perilune.SaveOptions
+---@field format? "gguf"|"safetensors" by the path's ending unless said otherwise
+---@field dtype? "f32"|"f16"|"bf16" what the matrices are cast to; they keep their type without
+---@field name? string `general.name` of a GGUF file; the model's own without
+---@field tokenizer? boolean false leaves the tokenizer out
+
 ---@class perilune.Model
 ---@field config table the description: d_model, n_layers, n_heads, d_vocab, n_ctx, norm, ...
 ---@field n_params integer elements of all weights, a tied matrix once
@@ -161,6 +167,12 @@ function Model:weights() end
 --- The first weight that is NaN or infinite, described, or nil. Reads every weight.
 ---@return string?
 function Model:find_bad_weight() end
+
+--- Writes the model: a GGUF file where the path ends in .gguf, else a folder in Hugging Face's
+--- layout. Loaded again it computes the same; what the format cannot hold is refused.
+---@param path string
+---@param opts? perilune.SaveOptions
+function Model:save(path, opts) end
 
 --- Lets the model go. Its memory goes with the last of its sessions and sequences.
 function Model:close() end
