@@ -31,7 +31,7 @@ X86_ONLY := $(if $(filter-out x86_64,$(shell uname -m)),%_avx2.c %_avx512.c %_vn
 
 ENGINE  := $(filter-out $(X86_ONLY),$(wildcard engine/*/*.c))
 PROGRAM := $(wildcard lua/main*.c lua/repl*.c)#   in the program only; the module must not need readline
-BINDING := $(if $(wildcard lua/module.c),$(filter-out $(PROGRAM),$(wildcard lua/*.c)))
+BINDING := $(filter-out $(PROGRAM),$(wildcard lua/*.c))
 SUITES  := $(wildcard tests/engine/test_*.c)
 HELPERS := $(filter-out $(SUITES),$(wildcard tests/engine/*.c))
 FUZZERS := $(wildcard tests/fuzz/fuzz_*.c)

@@ -83,6 +83,10 @@ void pl_lua_hooks_drop(lua_State *L, int session_index, const pl_sequence *seq);
 /* All hooks of a session. */
 void pl_lua_hooks_reset(lua_State *L, int session_index);
 
+/* Copies the tensor at arg, which a script's function returned, into `to`: anything but a tensor of
+ * the very same shape raises, and the message begins with who. [-0, +0, v] */
+void pl_lua_replace(lua_State *L, const pl_tensor *to, int arg, const char *who);
+
 /* The fields of a description: pushes {d_model = ..., ...}; reads one field from the value on top
  * of the stack (false: no such field). [-0, +1, m], [-0, +0, v] */
 void pl_lua_push_config(lua_State *L, const pl_config *config);

@@ -65,15 +65,25 @@ static void push_at(lua_State *L, const firing *f, int sequences) {
     lua_setfield(L, -2, "seq");
 }
 
+void pl_lua_replace(lua_State *L, const pl_tensor *to, int arg, const char *who) {
+    if (!luaL_testudata(L, arg, PL_LUA_TENSOR))
+        pl_lua_fail(L, PL_ERR_ARGUMENT, "%s returned a %s", who, luaL_typename(L, arg));
+    const pl_tensor *from = pl_lua_check_tensor(L, arg);
+    char got[PL_SHAPE_TEXT], wanted[PL_SHAPE_TEXT];
+    bool same = from->n_dims == to->n_dims;
+    for (int i = 0; same && i < to->n_dims; i++) same = from->shape[i] == to->shape[i];
+    if (!same)
+        pl_lua_fail(L, PL_ERR_SHAPE, "%s returned %s: expected %s", who,
+                    pl_tensor_shape_text(from, got), pl_tensor_shape_text(to, wanted));
+    pl_lua_copy(L, to, from);
+}
+
 /* What the function returned takes the activation's place. */
 static void replace_act(lua_State *L, const firing *f, int arg) {
     if (lua_isnil(L, arg)) return;
     if (f->hook->read)
         pl_lua_fail(L, PL_ERR_STATE, "a hook with read = true returned a replacement");
-    if (!luaL_testudata(L, arg, PL_LUA_TENSOR))
-        pl_lua_fail(L, PL_ERR_ARGUMENT, "a hook returned a %s: expected nothing or a tensor",
-                    luaL_typename(L, arg));
-    pl_lua_copy(L, &f->act, pl_lua_check_tensor(L, arg));
+    pl_lua_replace(L, &f->act, arg, "a hook");
 }
 
 /* Stack: firing, function, activation, at. */

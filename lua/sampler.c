@@ -57,11 +57,7 @@ static int call(lua_State *L) {
         c->chosen = (int32_t)id;
         return 0;
     }
-    if (!luaL_testudata(L, 3, PL_LUA_TENSOR))
-        pl_lua_fail(L, PL_ERR_ARGUMENT,
-                    "a sampler returned a %s: expected nothing, a token id or logits",
-                    luaL_typename(L, 3));
-    pl_lua_copy(L, pl_lua_check_writable(L, 2), pl_lua_check_tensor(L, 3));
+    pl_lua_replace(L, pl_lua_check_writable(L, 2), 3, "a sampler");
     return 0;
 }
 

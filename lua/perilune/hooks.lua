@@ -146,7 +146,7 @@ return function(pl, core)
     local old = before.shape
     local wider = pl.full({ old[1], old[2], act.shape[3] }, masked)
     wider:narrow(2, 0, old[3]):copy_(before)
-    return pl.cat({ wider, act }, 1):rename({ "head", "query", "key" })
+    return pl.cat({ wider, act }, 1):names("head", "query", "key")
   end
 
   local cache_meta = {
