@@ -30,9 +30,11 @@ pl_status pl_model_begin(pl_model **out, const pl_config *config, pl_error *err)
 
 static pl_status count_bytes(void *context, const pl_stop *stop, pl_error *err) {
     (void)err;
-    size_t *bytes = context;
-    size_t n_rows = stop->tensor->n_dims == 2 ? (size_t)stop->tensor->shape[0] : 1;
-    *bytes += n_rows * pl_tensor_row_bytes(stop->tensor);
+    size_t *bytes = context, row_bytes = 0;
+    const pl_tensor *t = stop->tensor; /* rows may lie apart, in a fused matrix */
+    size_t n_rows = t->n_dims == 2 ? (size_t)t->shape[0] : 1;
+    if (!pl_dtype_row_bytes(t->dtype, (size_t)t->shape[t->n_dims - 1], &row_bytes)) return PL_OK;
+    *bytes += n_rows * row_bytes;
     return PL_OK;
 }
 

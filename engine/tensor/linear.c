@@ -188,7 +188,10 @@ static pl_status prepare_part(pl_call *c, linear_job *job, const pl_linear *line
     part->out_stride = (size_t)out->stride[0];
     job->n_parts++;
     *n_tasks += (part->n_out + job->tile_out - 1) / job->tile_out * job->n_row_tiles;
-    c->weight_bytes += (uint64_t)linear->w.shape[0] * part->w_row_bytes;
+    const pl_tensor *w = &linear->w; /* rows may lie apart, in a fused matrix */
+    size_t row_bytes = 0;
+    pl_dtype_row_bytes(w->dtype, (size_t)w->shape[1], &row_bytes);
+    c->weight_bytes += (uint64_t)w->shape[0] * row_bytes;
     return PL_OK;
 }
 

@@ -107,6 +107,7 @@ static void test_gpt2_comes_back_bit_for_bit(void **state) {
             assert_same_logits(logits_of(model), must_load(at("hf")));
         }
         assert_string_equal(folder_model->config.arch, "gpt2");
+        assert_int_equal(folder_model->weight_bytes, model->weight_bytes);
         pl_model_free(folder_model);
         pl_model_free(model);
     }
