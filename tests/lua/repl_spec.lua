@@ -156,5 +156,8 @@ describe("the interactive session", function()
     term:ask("c ~= nil", "true\n")
     term:type(":quit\n")
     term:expect("closed")
+    term.input:close()
+    term.closed = true -- writing to what has ended would raise SIGPIPE
+    os.execute("rm -rf " .. term.home .. " " .. term.path)
   end)
 end)
