@@ -11,13 +11,14 @@ local cli = require "perilune.cli"
 local terminal = require "perilune.terminal"
 
 local parser = cli.parser("convert", "Writes a model in another format.")
-parser:argument("input", "A file, a folder or a hub id; -m names it as well"):args "?"
-parser:argument("output", "FILE.gguf, or a folder")
+parser:argument("paths", "The model (a file, a folder, a hub id; or -m), and where to: FILE.gguf or a folder")
+  :args "1-2"
 parser:option("--dtype", "Type of the matrices"):choices { "f32", "f16", "bf16" }
 
 local args = cli.parse(parser)
-if not (args.input or args.model) then cli.usage("the model to convert is missing\n%s", parser:get_usage()) end
-args.model = args.input or args.model
+local output = table.remove(args.paths)
+args.model = args.paths[1] or args.model
+if not args.model then cli.usage("the model to convert is missing\n%s", parser:get_usage()) end
 local model = cli.load(args)
-model:save(args.output, { format = args.output:find("%.gguf$") and "gguf" or "safetensors", dtype = args.dtype })
-print(("%s: %s parameters, as %s"):format(args.output, terminal.thousands(model.n_params), args.dtype or "they were"))
+model:save(output, { format = output:find("%.gguf$") and "gguf" or "safetensors", dtype = args.dtype })
+print(("%s: %s parameters, as %s"):format(output, terminal.thousands(model.n_params), args.dtype or "they were"))

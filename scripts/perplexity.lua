@@ -1,66 +1,80 @@
 -- How well a model predicts a text file: perplexity and bits per byte.
 --
--- The text is cut into windows of --window tokens that do not overlap; in each, every token but the
--- first is predicted from those before it in the window. The text's first token is never predicted.
--- A smaller --stride moves the window by that many tokens and counts only the new ones, so that each
--- is predicted from more context; it takes longer.
+-- The text is cut into windows of --window tokens, and in each window every token but the first is
+-- predicted from those before it. Windows lie side by side unless --stride says how far the next one
+-- begins after this one: then they overlap, only tokens that are new are counted, and each of those
+-- is predicted from at least window - stride tokens, which is kinder to the model and takes longer.
+-- Perplexity is exp of the mean loss in nats; bits per byte can be compared between vocabularies.
 --
 --   perilune perplexity book.txt
---   perilune perplexity --window 256 --stride 64 book.txt
+--   perilune perplexity --window 256 --stride 128 book.txt
 
 local pl = require "perilune"
 local cli = require "perilune.cli"
 local terminal = require "perilune.terminal"
 
+local ROWS = 64 -- logits of so many positions are held at once
+
 local parser = cli.parser("perplexity", "How well a model predicts a text file.")
 parser:argument("file", "The text file, or - for standard input")
-parser:option("--window", "Tokens seen at once (default: all that the model can)"):convert(cli.whole(2))
-parser:option("--stride", "Tokens that the window moves by (default: the window)"):convert(cli.whole(1))
+parser:option("-w --window", "Tokens seen at once (default: all that the model can)"):argname "N"
+  :convert(cli.whole(2))
+parser:option("-s --stride", "Tokens from one window to the next (default: window)"):argname "N"
+  :convert(cli.whole(1))
 
 local args = cli.parse(parser)
-local model = cli.load(args)
 local text = cli.read_file(args.file)
+local model = cli.load(args)
+local most = model.config.n_ctx
+local window = args.window or most
+local stride = args.stride or window
+if window > most then cli.usage("--window %d: the model sees %d tokens at most", window, most) end
+if stride > window then cli.usage("--stride %d: at most the window, %d", stride, window) end
+
 local ids = model:encode(text, { add_special = false })
 local n = #ids
-local window = args.window or model.config.n_ctx
-local stride = args.stride or window
-if window > model.config.n_ctx then
-  pl.fail("argument", "--window %d: the model sees %d tokens at most", window, model.config.n_ctx)
-end
-if stride > window then pl.fail("argument", "--stride %d: at most the window, %d", stride, window) end
-if n < 2 then pl.fail("argument", "%s: %d tokens are too few to predict one", args.file, n) end
+if n < 2 then pl.fail("argument", "%s: a text of %d tokens has none to predict", args.file, n) end
 
+local nats, n_predicted, n_bytes = 0, 0, #text
 local show, finish = terminal.progress()
-local nats, predicted, done, start = 0, 0, 0, 0
-local chunk = 64 -- rows of logits held at once
-local clock = pl.clock()
-while done < n - 1 do
-  local stop = math.min(start + window, n)
+
+-- Predicts tokens first to stop - 1 from the window that begins at `start`, a few rows at a time.
+local function run_window(start, first, stop)
   local seq <close> = model:sequence()
-  local from = start
-  while from < stop do
-    local to = math.min(from + chunk, stop)
-    local counted = math.min(to, stop - 1)
-    local first = math.max(from, done, start)
-    local logits = seq:extend(ids:narrow(0, from, to - from), { logits = first < counted and "all" or "none" })
-    if first < counted then
-      local rows = logits:narrow(0, first - from, counted - first)
-      local loss = rows:cross_entropy(ids:narrow(0, first + 1, counted - first), { reduction = "sum" })
-      nats, predicted = nats + loss, predicted + counted - first
+  for from = start, stop - 2, ROWS do
+    local to = math.min(from + ROWS, stop - 1) -- the row of token i predicts token i + 1
+    local skipped = math.max(from, first - 1)
+    local wanted = skipped < to
+    local logits = seq:extend(ids:narrow(0, from, to - from), { logits = wanted and "all" or "none" })
+    if wanted then
+      local rows = logits:narrow(0, skipped - from, to - skipped)
+      nats = nats + rows:cross_entropy(ids:narrow(0, skipped + 1, to - skipped), { reduction = "sum" })
+      n_predicted = n_predicted + to - skipped
+      show(to / (n - 1), ("%.3f nats a token"):format(nats / n_predicted))
     end
-    from = to
   end
-  done = math.max(done, stop - 1)
-  show(done / (n - 1), ("%.3f nats a token"):format(predicted > 0 and nats / predicted or 0))
-  if stop == n then break end
-  start = start + stride
-  if stride == window then done = start end
+end
+
+-- The bytes of a token that no window predicts are not counted.
+local function leave_out(index)
+  n_bytes = n_bytes - #model:to_str_tokens({ ids[index] })[1]
+end
+
+local began, start, done = pl.clock(), 0, 1 -- tokens before `done` are dealt with
+leave_out(0)
+while done < n do
+  if start >= done then
+    leave_out(start)
+    done = start + 1
+  end
+  local stop = math.min(start + window, n)
+  run_window(start, done, stop)
+  done, start = stop, start + stride
 end
 finish()
 
-local mean = nats / predicted
-print(("%d tokens predicted, window %d, stride %d"):format(predicted, window, stride))
-print(("%.4f nats a token"):format(mean))
-print(("perplexity %.3f"):format(math.exp(mean)))
-print(("%.4f bits a byte"):format(nats / math.log(2) / #text))
-io.stderr:write(terminal.paint(("%.0f tokens/s\n"):format(predicted / (pl.clock() - clock)), "grey"))
+print(("%-18s %d of %d, window %d, stride %d"):format("tokens predicted", n_predicted, n, window, stride))
+print(("%-18s %.4f"):format("nats per token", nats / n_predicted))
+print(("%-18s %.3f"):format("perplexity", math.exp(nats / n_predicted)))
+print(("%-18s %.4f"):format("bits per byte", nats / math.log(2) / n_bytes))
+io.stderr:write(terminal.paint(("%.0f tokens/s"):format(n_predicted / (pl.clock() - began)), "grey", 2), "\n")

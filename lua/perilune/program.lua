@@ -184,7 +184,9 @@ local statuses = { usage = 2, interrupted = 130 }
 -- The exit status and the text of what went wrong.
 local function on_error(problem)
   local kind = type(problem) == "table" and rawget(problem, "kind") or nil
-  local text = kind == "usage" and problem.message or nil
+  local where = kind and rawget(problem, "where")
+  local ours = type(where) == "string" and where:sub(1, #pl.home + 9) == pl.home .. "/scripts/"
+  local text = (kind == "usage" or ours) and problem.message or nil -- the line of a program is not its user's affair
   if not text then
     local meta = getmetatable(problem)
     local speaks = type(problem) ~= "table" or (type(meta) == "table" and meta.__tostring)
