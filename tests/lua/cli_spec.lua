@@ -120,7 +120,8 @@ describe("the program", function()
       local file = io.open(term.path)
       local text = file:read("a")
       file:close()
-      term:close("")
+      term:close()
+      term:remove()
       return text
     end
     local plain = at_terminal("NO_COLOR=1")

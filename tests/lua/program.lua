@@ -68,13 +68,15 @@ function program.terminal(args, environment)
   local self = setmetatable({ path = os.tmpname(), home = os.tmpname(), from = 1 }, Terminal)
   os.remove(self.home)
   assert(os.execute("mkdir " .. self.home))
-  local command = ("env HOME=%s TERM=xterm LC_ALL=C.UTF-8 INPUTRC=/dev/null %s %s %s"):format(self.home,
+  local command = ("env HOME=%s TERM=xterm LC_ALL=C.UTF-8 INPUTRC=/dev/null %s %s %s; echo [exit $?]"):format(self.home,
     environment or "", program.path, words(args))
   self.input = assert(io.popen(("script -qefc %s %s >/dev/null 2>&1"):format(quote(command), self.path), "w"))
   return self
 end
 
+-- Nothing is typed into a program that has ended: the pipe's signal would end the specs too.
 function Terminal:type(text)
+  if self:status() then return end
   self.input:write(text)
   self.input:flush()
 end
@@ -83,6 +85,9 @@ end
 function Terminal:screen()
   return (read(self.path):gsub("\27%[[%d;?]*[%a]", ""):gsub("\r", ""):gsub("\a", ""))
 end
+
+-- The program's exit status, once it has ended.
+function Terminal:status() return tonumber(self:screen():match("%[exit (%d+)%]")) end
 
 -- Waits until `text` appears after what was seen before; fails after ten seconds.
 function Terminal:expect(text)
@@ -107,14 +112,20 @@ function Terminal:ask(line, answer)
   self:expect("> ")
 end
 
--- Ends the session and gives its exit status.
+-- Ends the session by typing `how`, or by waiting for its end, and gives its exit status.
 function Terminal:close(how)
-  self:type(how or "\4")
-  local _, _, status = self.input:close()
+  if how then self:type(how) end
+  self:expect("[exit")
+  self.input:close()
   self.closed = true
+  local status = self:status()
   os.remove(self.path)
-  os.execute("rm -rf " .. self.home)
   return status
+end
+
+-- Forgets what the session has left behind.
+function Terminal:remove()
+  os.execute("rm -rf " .. self.home)
 end
 
 return program

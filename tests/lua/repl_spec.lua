@@ -12,6 +12,7 @@ describe("the interactive session", function()
 
   after_each(function()
     if term and not term.closed then term:close("\3\n:quit\n") end
+    if term then term:remove() end
     term = nil
   end)
 
@@ -140,14 +141,10 @@ describe("the interactive session", function()
   it("leaves at Ctrl-D, and remembers what was typed", function()
     start({})
     term:ask("'remember ' .. 'me'", "remember me")
-    local home = term.home
-    term:type("\4")
-    local _, _, status = term.input:close()
-    term.closed = true
-    assert.are.equal(0, status)
-    local history = assert(io.open(home .. "/.local/state/perilune/history")):read("a")
-    assert.is_truthy(history:find("'remember ' .. 'me'", 1, true))
-    os.execute("rm -rf " .. home .. " " .. term.path)
+    assert.are.equal(0, term:close("\4"))
+    local file = assert(io.open(term.home .. "/.local/state/perilune/history"))
+    assert.is_truthy(file:read("a"):find("'remember ' .. 'me'", 1, true))
+    file:close()
   end)
 
   it("closes <close> variables at its end", function()
@@ -156,8 +153,6 @@ describe("the interactive session", function()
     term:ask("c ~= nil", "true\n")
     term:type(":quit\n")
     term:expect("closed")
-    term.input:close()
-    term.closed = true -- writing to what has ended would raise SIGPIPE
-    os.execute("rm -rf " .. term.home .. " " .. term.path)
+    assert.are.equal(0, term:close())
   end)
 end)
