@@ -106,6 +106,20 @@ describe("the programs", function()
     assert.is_true(#run("inspect", {}) < #out)
   end)
 
+  with_model("convert: there and back, with the same text", function()
+    local folder = os.tmpname()
+    os.remove(folder)
+    assert.are.equal(0, (program.run({ "convert", path, folder })))
+    assert.are.equal(0, (program.run({ "convert", "-m", folder, folder .. "/again.gguf" })))
+    local function text(model)
+      return select(2, program.run({ "generate", "-m", model, "-t", "1", "--temp", "0", "-n", "20", "Once upon" }))
+    end
+    assert.are.equal(text(path), text(folder))
+    assert.are.equal(text(path), text(folder .. "/again.gguf"))
+    os.execute("rm -rf " .. folder)
+    assert.are.equal(2, (program.run({ "convert", folder })))
+  end)
+
   with_model("perplexity: windows that overlap predict more", function()
     local text = {}
     for i = 1, 60 do text[i] = "Once upon a time there was a king who had a daughter. " end
