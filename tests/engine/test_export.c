@@ -299,6 +299,15 @@ static void test_default_model_comes_back_with_its_tokenizer(void **state) {
     pl_model_free(model);
 }
 
+static void test_shipped_model_comes_back_from_a_folder(void **state) {
+    (void)state;
+    pl_model *shipped = must_load("models/default.gguf");
+    pl_model *back = saved(shipped, "hf", NULL);
+    assert_same_encoding(shipped, back);
+    assert_same_logits(logits_of(shipped), back);
+    pl_model_free(shipped);
+}
+
 static void test_shipped_model_is_the_published_one(void **state) {
     (void)state;
     pl_model *model = must_load(need_data("models/default"));
@@ -320,6 +329,7 @@ int main(void) {
         IN_FOLDER(test_failures_leave_nothing_behind),
         IN_FOLDER(test_a_model_may_be_saved_over_its_own_file),
         IN_FOLDER(test_default_model_comes_back_with_its_tokenizer),
+        IN_FOLDER(test_shipped_model_comes_back_from_a_folder),
         cmocka_unit_test(test_shipped_model_is_the_published_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

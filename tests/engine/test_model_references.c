@@ -659,6 +659,106 @@ static void test_k_quantised_file_holds_the_published_values(void **state) {
     json_decref(json);
 }
 
+/* -- edits ----------------------------------------------------------------------------------- */
+
+/* The same change made by the engine's hook and by the reference's watch, at one point. */
+typedef struct edit {
+    pl_point point;
+    int layer;
+    int n_calls;
+} edit;
+
+/* Places that are changed: a fixed scatter over the tensor, masked scores among them. */
+static bool edited(size_t index) {
+    return index % 7 == 3;
+}
+
+static void edit_reference(void *context, pl_point point, int layer, double *values, int n_dims,
+                           const int64_t *shape) {
+    edit *e = context;
+    if (point != e->point || layer != e->layer) return;
+    size_t n = 1;
+    for (int i = 0; i < n_dims; i++) n *= (size_t)shape[i];
+    for (size_t i = 0; i < n; i++) {
+        if (edited(i)) values[i] = isinf(values[i]) ? 0.25 : values[i] * 1.5 + 0.25;
+    }
+    e->n_calls++;
+}
+
+static pl_status edit_engine(void *context, pl_tensor *act, const pl_hook_at *at, pl_error *err) {
+    edit *e = context;
+    (void)at;
+    (void)err;
+    int64_t n = pl_tensor_count(act);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t rest = i, offset = 0;
+        for (int d = act->n_dims - 1; d >= 0; d--) {
+            offset += rest % act->shape[d] * act->stride[d];
+            rest /= act->shape[d];
+        }
+        float *value = (float *)act->data + offset;
+        if (edited((size_t)i)) *value = isinf(*value) ? 0.25f : *value * 1.5f + 0.25f;
+    }
+    e->n_calls++;
+    return PL_OK;
+}
+
+/* Edits each point of each layer in turn and holds the logits to the reference's. */
+static void hold_edits(const pl_config *config, uint64_t seed) {
+    enum { N = 9 };
+    const int32_t tokens[N] = {1, 5, 9, 12, 0, 3, 3, 7, 2};
+    pl_error err = {0};
+    reference *r = NULL;
+    pl_model *model = must_random(config, PL_F32, seed);
+    assert_int_equal(reference_new(&r, model, &err), PL_OK);
+    pl_session_options options = exact_options();
+    pl_session *session = must_session(model, &options);
+    size_t n_logits = (size_t)(N * model->config.d_vocab);
+    double *expected = calloc(n_logits, sizeof *expected), *plain = reference_logits(r, tokens, N);
+    for (int i = 0; i < PL_N_POINTS * 3; i++) {
+        edit theirs = {.point = (pl_point)(i / 3), .layer = i % 3 - 1}, ours = theirs;
+        if (pl_point_get(theirs.point)->in_block != (theirs.layer >= 0)) continue;
+        assert_int_equal(reference_forward(r, expected, tokens, N, edit_reference, &theirs, &err),
+                         PL_OK);
+        uint64_t id;
+        assert_int_equal(pl_hooks_add(pl_session_hooks(session), &id, ours.point, ours.layer, NULL,
+                                      edit_engine, &ours, &err),
+                         PL_OK);
+        float *logits = engine_logits(session, tokens, N);
+        char what[96];
+        const pl_point_info *info = pl_point_get(ours.point);
+        snprintf(what, sizeof what, "logits after an edit of %s%s, layer %d", info->part,
+                 info->name, ours.layer);
+        assert_int_equal(ours.n_calls, theirs.n_calls);
+        assert_near(what, logits, expected, n_logits, 2e-5);
+        bool changed = memcmp(plain, expected, n_logits * sizeof *plain) != 0;
+        assert_int_equal(changed, ours.n_calls > 0); /* no point is out of the way */
+        assert_true(pl_hooks_remove(pl_session_hooks(session), id));
+        free(logits);
+    }
+    free(plain);
+    free(expected);
+    reference_free(r);
+    pl_session_free(session);
+    pl_model_free(model);
+}
+
+static void test_edits_take_effect_at_every_point(void **state) {
+    (void)state;
+    pl_config c = small("gpt2");
+    hold_edits(&c, 50);
+    c.norm_slot[PL_NORM_BEFORE] = false;
+    c.norm_slot[PL_NORM_AFTER_ADD] = true;
+    c.causal = false;
+    hold_edits(&c, 51);
+    c = small("llama");
+    c.n_kv_heads = 2;
+    c.norm_slot[PL_NORM_AFTER_SUBLAYER] = true;
+    hold_edits(&c, 52);
+    c.parallel = true;
+    hold_edits(&c, 53);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gpt2_equals_hugging_face),
@@ -679,6 +779,7 @@ int main(void) {
         cmocka_unit_test(test_parallel_blocks),
         cmocka_unit_test(test_every_activation_gated_or_not),
         cmocka_unit_test(test_every_weight_type),
+        cmocka_unit_test(test_edits_take_effect_at_every_point),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
