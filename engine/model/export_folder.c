@@ -119,15 +119,17 @@ pl_status pl_export_config_json(const pl_export_plan *plan, const char *folder, 
 
 /* -- the tokenizer --------------------------------------------------------------------------- */
 
-/* What a byte-level tokenizer's files are made of, as pl_tokenizer_export tells it. */
-typedef struct byte_level {
+/* What a tokenizer's files are made of, as pl_tokenizer_export tells it. */
+typedef struct parts {
     json_t *vocab;     /* piece: id */
     json_t *added;     /* "id": {content, special}: added_tokens_decoder */
     json_t *config;    /* tokenizer_config.json */
     pl_buffer merges;  /* merges.txt */
     pl_buffer hf_json; /* tokenizer.json, where the tokenizer has one */
-    bool plain;        /* GPT-2's rules, which vocab.json and merges.txt imply */
-} byte_level;
+    float *scores;     /* of a SentencePiece vocabulary */
+    bool plain;        /* rules that the files imply: GPT-2's, or SentencePiece's without more */
+    bool space_prefix;
+} parts;
 
 static bool is(const char *key, const char *name) {
     return strcmp(key, name) == 0;
@@ -138,10 +140,12 @@ static pl_status no_memory(pl_error *err) {
 }
 
 static pl_status take_text(void *context, const char *key, pl_bytes value, pl_error *err) {
-    byte_level *b = context;
+    parts *b = context;
     bool ok = true;
     if (is(key, "tokenizer.ggml.pre")) {
         b->plain = value.size == 5 && memcmp(value.data, "gpt-2", 5) == 0;
+    } else if (is(key, "tokenizer.ggml.model")) {
+        b->plain = value.size == 5 && memcmp(value.data, "llama", 5) == 0;
     } else if (is(key, "tokenizer.huggingface.json")) {
         ok = pl_buffer_append(&b->hf_json, value.data, value.size);
     } else if (is(key, "tokenizer.chat_template")) {
@@ -161,7 +165,9 @@ static pl_status take_u32(void *context, const char *key, uint32_t value, pl_err
 
 static pl_status take_boolean(void *context, const char *key, bool value, pl_error *err) {
     static const char prefix[] = "tokenizer.ggml.";
-    byte_level *b = context;
+    parts *b = context;
+    if (is(key, "tokenizer.ggml.add_space_prefix")) b->space_prefix = value;
+    if (is(key, "tokenizer.ggml.remove_extra_whitespaces") && value) b->plain = false;
     if (!is(key, "tokenizer.ggml.add_bos_token") && !is(key, "tokenizer.ggml.add_eos_token")) {
         return PL_OK;
     }
@@ -171,7 +177,7 @@ static pl_status take_boolean(void *context, const char *key, bool value, pl_err
 
 static pl_status take_texts(void *context, const char *key, const pl_bytes *values, size_t n,
                             pl_error *err) {
-    byte_level *b = context;
+    parts *b = context;
     bool tokens = is(key, "tokenizer.ggml.tokens"), merges = is(key, "tokenizer.ggml.merges");
     bool ok = true;
     for (size_t i = 0; tokens && i < n && ok; i++) {
@@ -188,11 +194,11 @@ static pl_status take_texts(void *context, const char *key, const pl_bytes *valu
 
 static pl_status take_f32s(void *context, const char *key, const float *values, size_t n,
                            pl_error *err) {
-    (void)context;
-    (void)key;
-    (void)values;
-    (void)n;
-    (void)err;
+    parts *b = context;
+    if (!is(key, "tokenizer.ggml.scores") || b->scores) return PL_OK;
+    b->scores = malloc((n ? n : 1) * sizeof *b->scores);
+    if (!b->scores) return no_memory(err);
+    if (n) memcpy(b->scores, values, n * sizeof *values);
     return PL_OK;
 }
 
@@ -206,16 +212,17 @@ static pl_status take_i32s(void *context, const char *key, const int32_t *values
     return PL_OK;
 }
 
+/* A table of characters to replace, which tokenizer.json would have to hold in another form. */
 static pl_status take_bytes(void *context, const char *key, pl_bytes value, pl_error *err) {
-    (void)context;
+    parts *b = context;
     (void)key;
-    (void)value;
     (void)err;
+    if (value.size) b->plain = false;
     return PL_OK;
 }
 
 /* Tokens that are no ordinary part of the vocabulary, and those with a role. */
-static pl_status take_specials(byte_level *b, const pl_tokenizer *tok, pl_error *err) {
+static pl_status take_specials(parts *b, const pl_tokenizer *tok, pl_error *err) {
     int failed = 0;
     for (size_t i = 0; i < pl_tokenizer_n_tokens(tok) && !failed; i++) {
         pl_token_attr attr = pl_tokenizer_attr(tok, (int32_t)i);
@@ -248,18 +255,30 @@ static pl_status take_specials(byte_level *b, const pl_tokenizer *tok, pl_error 
     return failed ? no_memory(err) : PL_OK;
 }
 
-static pl_status write_byte_level(byte_level *b, const char *folder, pl_error *err) {
+static pl_status write_parts(const parts *b, const pl_tokenizer *tok, const char *folder,
+                             pl_error *err) {
     pl_status status = write_json(folder, "tokenizer_config.json", json_incref(b->config), err);
     if (status == PL_OK && b->hf_json.size) {
         return write_file(folder, "tokenizer.json", b->hf_json.data, b->hf_json.size, err);
+    }
+    if (status == PL_OK && b->scores) {
+        json_t *json = pl_export_spm_json(tok, b->scores, b->space_prefix);
+        return write_json(folder, "tokenizer.json", json, err);
     }
     if (status == PL_OK) status = write_json(folder, "vocab.json", json_incref(b->vocab), err);
     if (status != PL_OK) return status;
     return write_file(folder, "merges.txt", b->merges.data, b->merges.size, err);
 }
 
+static bool can_be_written(const parts *b, const pl_tokenizer *tok) {
+    pl_tokenizer_kind kind = pl_tokenizer_get_kind(tok);
+    if (b->hf_json.size) return true;
+    if (!b->plain) return false;
+    return kind == PL_TOKENIZER_BPE_BYTES || (kind == PL_TOKENIZER_SPM && b->scores);
+}
+
 static pl_status make_files(const pl_tokenizer *tok, const char *folder, pl_error *err) {
-    byte_level b = {.vocab = json_object(), .added = json_object(), .config = json_object()};
+    parts b = {.vocab = json_object(), .added = json_object(), .config = json_object()};
     pl_tokenizer_visitor visitor = {.context = &b,
                                     .text = take_text,
                                     .u32 = take_u32,
@@ -270,8 +289,7 @@ static pl_status make_files(const pl_tokenizer *tok, const char *folder, pl_erro
                                     .bytes = take_bytes};
     pl_status status = b.vocab && b.added && b.config ? PL_OK : no_memory(err);
     if (status == PL_OK) status = pl_tokenizer_export(tok, &visitor, err);
-    if (status == PL_OK && !b.hf_json.size &&
-        (pl_tokenizer_get_kind(tok) != PL_TOKENIZER_BPE_BYTES || !b.plain)) {
+    if (status == PL_OK && !can_be_written(&b, tok)) {
         status =
             pl_fail(err, PL_ERR_UNSUPPORTED,
                     "the tokenizer of %s (%s) cannot be written as Hugging Face files: save "
@@ -279,9 +297,10 @@ static pl_status make_files(const pl_tokenizer *tok, const char *folder, pl_erro
                     pl_tokenizer_source(tok), pl_tokenizer_kind_name(pl_tokenizer_get_kind(tok)));
     }
     if (status == PL_OK) status = take_specials(&b, tok, err);
-    if (status == PL_OK) status = write_byte_level(&b, folder, err);
+    if (status == PL_OK) status = write_parts(&b, tok, folder, err);
     pl_buffer_clear(&b.merges);
     pl_buffer_clear(&b.hf_json);
+    free(b.scores);
     json_decref(b.vocab);
     json_decref(b.added);
     json_decref(b.config);

@@ -2,6 +2,7 @@
 #ifndef PL_MODEL_EXPORT_PLAN_H
 #define PL_MODEL_EXPORT_PLAN_H
 
+#include "../format/json.h"
 #include "export.h"
 #include "families.h"
 
@@ -50,5 +51,9 @@ pl_status pl_export_make(void *context, pl_tensor *t, pl_error *err);
 pl_status pl_export_config_json(const pl_export_plan *plan, const char *folder, pl_error *err);
 pl_status pl_export_tokenizer_files(const pl_tokenizer *tokenizer, const char *folder,
                                     pl_error *err);
+
+/* The tokenizer.json of a SentencePiece BPE vocabulary; NULL when memory is short or a piece is no
+ * UTF-8. scores: [n_tokens]. space_prefix: a space is put before the text. */
+json_t *pl_export_spm_json(const pl_tokenizer *tokenizer, const float *scores, bool space_prefix);
 
 #endif

@@ -299,6 +299,45 @@ static void test_default_model_comes_back_with_its_tokenizer(void **state) {
     pl_model_free(model);
 }
 
+/* A SentencePiece vocabulary with scores becomes a list of merges that join the same. */
+static void test_stories_come_back_from_a_folder(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "Once upon a time, there was a little girl named Lily.", " two  spaces\nand a line ",
+        "\xE2\x82\xAC 3.50 <s> \xF0\x9F\x98\x80", "", "aaaaaaaabababab the therethere"};
+    pl_model *model = must_load(need_data("models/stories260K/stories260K.gguf"));
+    pl_model *back = saved(model, "hf", NULL);
+    assert_int_equal(pl_tokenizer_get_kind(model->tokenizer), PL_TOKENIZER_SPM);
+    assert_int_equal(pl_tokenizer_get_kind(back->tokenizer), PL_TOKENIZER_BPE_CHARS);
+    assert_same_encoding(model, back);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        pl_ids x = {0}, y = {0};
+        pl_buffer a = {0}, b = {0};
+        assert_int_equal(
+            pl_tokenizer_encode(model->tokenizer, texts[i], strlen(texts[i]), NULL, &x, NULL),
+            PL_OK);
+        assert_int_equal(
+            pl_tokenizer_encode(back->tokenizer, texts[i], strlen(texts[i]), NULL, &y, NULL),
+            PL_OK);
+        assert_int_equal(x.n, y.n);
+        assert_memory_equal(x.data, y.data, x.n * sizeof *x.data);
+        assert_int_equal(pl_tokenizer_decode(model->tokenizer, x.data, x.n, NULL, &a, NULL), PL_OK);
+        assert_int_equal(pl_tokenizer_decode(back->tokenizer, x.data, x.n, NULL, &b, NULL), PL_OK);
+        assert_int_equal(a.size, b.size);
+        if (a.size) assert_memory_equal(a.data, b.data, a.size);
+        pl_buffer_clear(&a);
+        pl_buffer_clear(&b);
+        pl_ids_clear(&x);
+        pl_ids_clear(&y);
+    }
+    pl_model *again = saved(back, "a.gguf", NULL);
+    assert_equal_weights(model, again);
+    assert_same_encoding(model, again);
+    pl_model_free(again);
+    pl_model_free(back);
+    pl_model_free(model);
+}
+
 static void test_shipped_model_comes_back_from_a_folder(void **state) {
     (void)state;
     pl_model *shipped = must_load("models/default.gguf");
@@ -329,6 +368,7 @@ int main(void) {
         IN_FOLDER(test_failures_leave_nothing_behind),
         IN_FOLDER(test_a_model_may_be_saved_over_its_own_file),
         IN_FOLDER(test_default_model_comes_back_with_its_tokenizer),
+        IN_FOLDER(test_stories_come_back_from_a_folder),
         IN_FOLDER(test_shipped_model_comes_back_from_a_folder),
         cmocka_unit_test(test_shipped_model_is_the_published_one),
     };
