@@ -100,7 +100,7 @@ static json_t *added_json(const pl_tokenizer *tok) {
     for (size_t i = 0; i < pl_tokenizer_n_tokens(tok); i++) {
         pl_token_attr attr = pl_tokenizer_attr(tok, (int32_t)i);
         bool user = attr == PL_TOKEN_USER_DEFINED;
-        if (attr != PL_TOKEN_CONTROL && attr != PL_TOKEN_UNKNOWN && !user) continue;
+        if (attr != PL_TOKEN_CONTROL && !user) continue;
         json_t *entry =
             json_pack("{s:I, s:o, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)i, "content",
                       piece_json(tok, (int32_t)i), "single_word", false, "lstrip", false, "rstrip",

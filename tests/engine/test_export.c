@@ -304,7 +304,7 @@ static void test_stories_come_back_from_a_folder(void **state) {
     (void)state;
     static const char *const texts[] = {
         "Once upon a time, there was a little girl named Lily.", " two  spaces\nand a line ",
-        "\xE2\x82\xAC 3.50 <s> \xF0\x9F\x98\x80", "", "aaaaaaaabababab the therethere"};
+        "\xE2\x82\xAC 3.50 <s> \xF0\x9F\x98\x80", "", "aaaaaaaabababab the therethere <unk>"};
     pl_model *model = must_load(need_data("models/stories260K/stories260K.gguf"));
     pl_model *back = saved(model, "hf", NULL);
     assert_int_equal(pl_tokenizer_get_kind(model->tokenizer), PL_TOKENIZER_SPM);
