@@ -1,9 +1,9 @@
 --- What Tab offers: names in sight, fields and methods, string keys, the session's commands, and the
 -- names of models.
 
-local has_host, host = pcall(require, "perilune.host")
-
 local complete = {}
+
+local has_host, host = pcall(require, "perilune.host")
 
 -- -- models ------------------------------------------------------------------------------------
 

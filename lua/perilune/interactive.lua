@@ -1,4 +1,4 @@
---- The interactive session: a prompt where `pl` and `model` are ready and top-level locals live on.
+-- The interactive session: a prompt where `pl` and `model` are ready and top-level locals live on.
 -- How they do is told in perilune.locals.
 
 local pl = require "perilune"
@@ -12,10 +12,10 @@ local reference = require "perilune.reference"
 local HISTORY_LINES = 2000
 
 local help_text = [[
-Type Lua. An expression shows its value, and _ is the last one shown. These are ready:
+Type Lua. An expression shows its value, and _ is the last one shown.
 
   pl       the library: pl.load, pl.new_model, pl.tensor, ...
-  model    the model; `:model NAME` loads another one
+  model    the model, loaded when it is first used
 
 Try
   model:complete("Once upon a time", {max_new_tokens = 30, seed = 1})
@@ -23,12 +23,12 @@ Try
   model.config
 
   :help NAME     what a function does, as in :help generate
-  :model NAME    a file, a folder or a hub id
+  :model NAME    another model: a file, a folder or a hub id
   :time EXPR     the value, and how long it took
   :quit          leave; so does Ctrl-D
 
-Tab completes. Ctrl-C stops what is running and keeps everything. A statement may go on over
-several lines.]]
+Tab completes, and a statement may go on over several lines. Ctrl-C stops what
+is running and keeps everything.]]
 
 local Session = {}
 Session.__index = Session
@@ -121,7 +121,7 @@ function Session:command(line)
     near and (", did you mean ':%s'?"):format(near) or ""))
 end
 
---- Takes one more line; self.pending is then what still waits for its end.
+-- Takes one more line; self.pending is then what still waits for its end.
 function Session:take(line)
   local code = self.pending and self.pending .. "\n" .. line or line
   if not self.pending and line:find("^%s*:%a") then return self:command(line) end
@@ -167,9 +167,7 @@ local function new_session(traceback)
   return self
 end
 
---- Runs a session at the terminal until it ends.
----@param traceback boolean whether errors show where they passed through
----@return integer status
+-- Runs a session at the terminal until it ends; traceback: whether errors show where they passed through.
 return function(traceback)
   local path, session = history_path(), new_session(traceback)
   host.load(path)

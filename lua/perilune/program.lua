@@ -1,4 +1,4 @@
---- The perilune program: what its arguments mean. Returns main(argv) -> exit status.
+-- The perilune program: what its arguments mean. Returns main(argv) -> exit status.
 
 local pl = require "perilune"
 local host = require "perilune.host"
