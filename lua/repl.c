@@ -119,6 +119,7 @@ static bool read_line(const char *prompt) {
         fputs("^C\n", stdout);
     }
     sigprocmask(SIG_SETMASK, &usual, NULL);
+    pl_lua_interrupt_clear(); /* one that came with the last key is not for the line's code */
     return !interrupted;
 }
 
