@@ -193,10 +193,8 @@ static pl_status save_folder(pl_export_plan *plan, const char *folder, pl_error 
     if (mkdir(folder, 0777) != 0 && errno != EEXIST) {
         return pl_fail(err, PL_ERR_IO, "%s: %s", folder, strerror(errno));
     }
-    pl_status status = PL_OK;
-    if (plan->model->tokenizer && !plan->options.without_tokenizer) {
-        status = pl_export_tokenizer_files(plan->model->tokenizer, folder, err);
-    }
+    const pl_tokenizer *tok = plan->options.without_tokenizer ? NULL : plan->model->tokenizer;
+    pl_status status = pl_export_tokenizer_files(tok, folder, err);
     if (status == PL_OK) status = pl_export_config_json(plan, folder, err);
     return status == PL_OK ? save_weights(plan, folder, err) : status;
 }

@@ -29,7 +29,8 @@ typedef struct pl_save_options {
 /* options NULL: by name, types kept. Vectors are written as float32 in GGUF, in the matrices' type
  * in safetensors.
  * Errors: PL_ERR_UNSUPPORTED (what the format cannot hold: a part of the description, a quantised
- * type in safetensors, a tokenizer), PL_ERR_ARGUMENT (a dtype that cannot be cast to), PL_ERR_IO.
+ * type in safetensors, a tokenizer), PL_ERR_ARGUMENT (a dtype that cannot be cast to; a
+ * folder that holds files of another model), PL_ERR_IO.
  */
 pl_status pl_model_save(const pl_model *model, const char *path, const pl_save_options *options,
                         pl_error *err);

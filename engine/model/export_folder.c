@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../base/error.h"
 #include "../format/json.h"
@@ -118,6 +119,44 @@ pl_status pl_export_config_json(const pl_export_plan *plan, const char *folder, 
 }
 
 /* -- the tokenizer --------------------------------------------------------------------------- */
+
+/* What loading looks at in a folder, but for the two files that are always written. */
+static const char *const known_files[] = {"tokenizer.json",
+                                          "tokenizer.model",
+                                          "vocab.json",
+                                          "merges.txt",
+                                          "tokenizer_config.json",
+                                          "vocab.txt",
+                                          "added_tokens.json",
+                                          "encoder.json",
+                                          "special_tokens_map.json",
+                                          "vocab.bpe",
+                                          "chat_template.jinja",
+                                          "generation_config.json",
+                                          "model.safetensors.index.json"};
+
+/* Whether a folder has a file of this name. */
+static bool holds(const char *folder, size_t length, const char *name) {
+    char path[4096];
+    int n = snprintf(path, sizeof path, "%.*s/%s", (int)length, folder, name);
+    return n > 0 && (size_t)n < sizeof path && access(path, F_OK) == 0;
+}
+
+/* Another model's files would be taken for this one's when the folder is loaded. written: [n], the
+ * known files that are about to be replaced. */
+static pl_status refuse_strangers(const char *folder, const char *const *written, size_t n,
+                                  pl_error *err) {
+    for (size_t i = 0; i < sizeof known_files / sizeof *known_files; i++) {
+        bool replaced = false;
+        for (size_t k = 0; k < n; k++) replaced |= strcmp(written[k], known_files[i]) == 0;
+        if (replaced || !holds(folder, strlen(folder), known_files[i])) continue;
+        return pl_fail(err, PL_ERR_ARGUMENT,
+                       "%s holds a %s that is no part of what is saved: give another folder, or "
+                       "remove it",
+                       folder, known_files[i]);
+    }
+    return PL_OK;
+}
 
 /* What a tokenizer's files are made of, as pl_tokenizer_export tells it. */
 typedef struct parts {
@@ -257,7 +296,13 @@ static pl_status take_specials(parts *b, const pl_tokenizer *tok, pl_error *err)
 
 static pl_status write_parts(const parts *b, const pl_tokenizer *tok, const char *folder,
                              pl_error *err) {
-    pl_status status = write_json(folder, "tokenizer_config.json", json_incref(b->config), err);
+    bool one_file = b->hf_json.size || b->scores;
+    const char *const one[] = {"tokenizer_config.json", "tokenizer.json"};
+    const char *const two[] = {"tokenizer_config.json", "vocab.json", "merges.txt"};
+    pl_status status = refuse_strangers(folder, one_file ? one : two, one_file ? 2 : 3, err);
+    if (status == PL_OK) {
+        status = write_json(folder, "tokenizer_config.json", json_incref(b->config), err);
+    }
     if (status == PL_OK && b->hf_json.size) {
         return write_file(folder, "tokenizer.json", b->hf_json.data, b->hf_json.size, err);
     }
@@ -331,18 +376,19 @@ static pl_status copy_file(const char *from, size_t from_length, const char *to,
 }
 
 pl_status pl_export_tokenizer_files(const pl_tokenizer *tok, const char *folder, pl_error *err) {
-    static const char *const names[] = {
-        "tokenizer.json",    "tokenizer.model",       "vocab.json",
-        "merges.txt",        "tokenizer_config.json", "vocab.txt",
-        "added_tokens.json", "encoder.json",          "special_tokens_map.json",
-        "vocab.bpe",         "chat_template.jinja",   "generation_config.json"};
+    if (!tok) return refuse_strangers(folder, NULL, 0, err);
     const char *source = pl_tokenizer_source(tok);
-    size_t length = strlen(source);
+    size_t length = strlen(source), n = 0;
     if (length >= 5 && is(source + length - 5, ".gguf")) return make_files(tok, folder, err);
     while (length > 0 && source[length - 1] != '/') length--;
-    pl_status status = PL_OK;
-    for (size_t i = 0; i < sizeof names / sizeof *names && status == PL_OK; i++) {
-        status = copy_file(source, length, folder, names[i], err);
+    const char *copied[sizeof known_files / sizeof *known_files];
+    for (size_t i = 0; i < sizeof known_files / sizeof *known_files; i++) {
+        bool index = is(known_files[i], "model.safetensors.index.json");
+        if (!index && holds(source, length, known_files[i])) copied[n++] = known_files[i];
+    }
+    pl_status status = refuse_strangers(folder, copied, n, err);
+    for (size_t i = 0; i < n && status == PL_OK; i++) {
+        status = copy_file(source, length, folder, copied[i], err);
     }
     return status;
 }

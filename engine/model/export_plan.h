@@ -47,7 +47,8 @@ bool pl_export_as_is(const pl_export_item *item);
 /* Makes the item's tensor, owned. context: the item. */
 pl_status pl_export_make(void *context, pl_tensor *t, pl_error *err);
 
-/* The folder's files but for the weights: config.json and the tokenizer's. */
+/* The folder's files but for the weights: config.json and the tokenizer's (NULL: it has none).
+ * PL_ERR_ARGUMENT when the folder holds files of another model that would be taken for its own. */
 pl_status pl_export_config_json(const pl_export_plan *plan, const char *folder, pl_error *err);
 pl_status pl_export_tokenizer_files(const pl_tokenizer *tokenizer, const char *folder,
                                     pl_error *err);

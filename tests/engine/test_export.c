@@ -254,6 +254,23 @@ static void test_failures_leave_nothing_behind(void **state) {
     pl_model_free(model);
 }
 
+/* A folder's old tokenizer would be taken for the new model's. */
+static void test_a_folder_of_another_model_is_refused(void **state) {
+    (void)state;
+    pl_error err = {0};
+    pl_config c = small("gpt2");
+    pl_model *shipped = must_load("models/default.gguf"), *model = must_random(&c, PL_F32, 6);
+    must_save(shipped, at("hf"), NULL);
+    assert_int_equal(pl_model_save(model, at("hf"), NULL, &err), PL_ERR_ARGUMENT);
+    assert_non_null(strstr(err.message, "vocab.json"));
+    must_save(shipped, at("hf"), NULL); /* its own folder again */
+    pl_model *back = must_load(at("hf"));
+    must_save(back, at("hf"), NULL); /* and from there, onto itself */
+    assert_same_logits(logits_of(shipped), back);
+    pl_model_free(shipped);
+    pl_model_free(model);
+}
+
 static void test_a_model_may_be_saved_over_its_own_file(void **state) {
     (void)state;
     pl_config c = small("gpt2");
@@ -366,6 +383,7 @@ int main(void) {
         IN_FOLDER(test_llama_equals_the_published_conversion),
         IN_FOLDER(test_what_a_file_cannot_say_is_refused),
         IN_FOLDER(test_failures_leave_nothing_behind),
+        IN_FOLDER(test_a_folder_of_another_model_is_refused),
         IN_FOLDER(test_a_model_may_be_saved_over_its_own_file),
         IN_FOLDER(test_default_model_comes_back_with_its_tokenizer),
         IN_FOLDER(test_stories_come_back_from_a_folder),
