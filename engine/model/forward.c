@@ -37,6 +37,12 @@ static pl_status normalize(pl_pass *p, const norm_points *points, int layer, pl_
         TRY(pl_tensor_narrow(&scale, 1, 1, 1, &p->call.err));
         TRY(pl_tap(p, points->scale, layer, &scale));
     }
+    /* As in TransformerLens, what RMSNorm shows has not met its gain, what LayerNorm shows has. */
+    if (points && config->norm == PL_NORM_RMS && pl_listens(p, points->normalized, layer)) {
+        TRY(pl_op_normalize(&p->call, out, x, &stats, &(pl_norm_weights){0}));
+        TRY(pl_tap(p, points->normalized, layer, out));
+        return pl_op_gain_(&p->call, out, weights);
+    }
     TRY(pl_op_normalize(&p->call, out, x, &stats, weights));
     return points ? pl_tap(p, points->normalized, layer, out) : PL_OK;
 }

@@ -11,8 +11,9 @@ static const pl_point_info points[PL_N_POINTS] = {
                            "the residual stream as the block receives it"},
     [PL_HOOK_LN1_SCALE] = {"hook_scale", "ln1.", true, "pos,1",
                            "sqrt(var(x) + eps), or sqrt(mean(x^2) + eps) for RMSNorm"},
-    [PL_HOOK_LN1_NORMALIZED] = {"hook_normalized", "ln1.", true, "pos,d_model",
-                                "(x - mean) / scale * w + b, what attention reads"},
+    [PL_HOOK_LN1_NORMALIZED] =
+        {"hook_normalized", "ln1.", true, "pos,d_model",
+         "(x - mean) / scale * w + b, what attention reads; RMSNorm: x / scale"},
     [PL_HOOK_Q] = {"hook_q", "attn.", true, "pos,head,d_head", "x W_Q + b_Q"},
     [PL_HOOK_K] = {"hook_k", "attn.", true, "pos,head,d_head", "x W_K + b_K"},
     [PL_HOOK_V] = {"hook_v", "attn.", true, "pos,head,d_head", "x W_V + b_V"},
@@ -29,7 +30,7 @@ static const pl_point_info points[PL_N_POINTS] = {
     [PL_HOOK_RESID_MID] = {"hook_resid_mid", "", true, "pos,d_model", "resid_pre + attn_out"},
     [PL_HOOK_LN2_SCALE] = {"hook_scale", "ln2.", true, "pos,1", "as ln1, of the mlp's norm"},
     [PL_HOOK_LN2_NORMALIZED] = {"hook_normalized", "ln2.", true, "pos,d_model",
-                                "as ln1, what the mlp reads"},
+                                "as ln1, of the mlp's norm"},
     [PL_HOOK_MLP_PRE] = {"hook_pre", "mlp.", true, "pos,d_mlp",
                          "x W_in + b_in; gated models: x W_gate + b_gate"},
     [PL_HOOK_MLP_PRE_LINEAR] = {"hook_pre_linear", "mlp.", true, "pos,d_mlp",
@@ -41,7 +42,7 @@ static const pl_point_info points[PL_N_POINTS] = {
     [PL_HOOK_LN_FINAL_SCALE] = {"hook_scale", "ln_final.", false, "pos,1",
                                 "as ln1, of the last norm"},
     [PL_HOOK_LN_FINAL_NORMALIZED] = {"hook_normalized", "ln_final.", false, "pos,d_model",
-                                     "what the unembedding reads"},
+                                     "as ln1, of the last norm"},
     [PL_HOOK_LOGITS] = {"hook_logits", "", false, "pos,d_vocab", "x W_U (+ b_U)"},
 };
 

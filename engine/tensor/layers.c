@@ -129,6 +129,17 @@ pl_status pl_op_normalize(pl_call *c, pl_tensor *out, const pl_tensor *x, const 
                                 .n_rows = x->shape[0]});
 }
 
+static void gain_row(const rows_job *job, int64_t row) {
+    float *x = row_f32(job->out, row);
+    job->c->kernels->normalize(x, x, 0, 1, job->norm->gain.data, job->norm->bias.data,
+                               (size_t)job->out->shape[1]);
+}
+
+pl_status pl_op_gain_(pl_call *c, pl_tensor *x, const pl_norm_weights *weights) {
+    return for_rows(
+        &(rows_job){.c = c, .run = gain_row, .out = x, .norm = weights, .n_rows = x->shape[0]});
+}
+
 static void rotations_row(const rows_job *job, int64_t row) {
     int64_t n_pairs = job->out->shape[2];
     float *cosines = (float *)job->out->data + row * n_pairs;

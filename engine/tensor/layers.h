@@ -30,7 +30,10 @@ pl_status pl_op_embed(pl_call *c, pl_tensor *out, const pl_tensor *table, const 
 pl_status pl_op_layer_norm_stats(pl_call *c, pl_tensor *stats, const pl_tensor *x, float eps);
 pl_status pl_op_rms_norm_stats(pl_call *c, pl_tensor *stats, const pl_tensor *x, float eps);
 pl_status pl_op_normalize(pl_call *c, pl_tensor *out, const pl_tensor *x, const pl_tensor *stats,
-                          const pl_norm_weights *weights); /* out may be x */
+                          const pl_norm_weights *weights); /* out may be x; no gain: none */
+
+/* x = x * gain + bias: what is left to do after pl_op_normalize without weights, same bits. */
+pl_status pl_op_gain_(pl_call *c, pl_tensor *x, const pl_norm_weights *weights);
 
 /* Several linear maps of the same x in one go: outs[i] = x Wᵢᵀ + bᵢ, each [n_rows, n_out_i].
  * Quantised weights take x rounded to int8 blocks, unless c->exact. An out whose data is set

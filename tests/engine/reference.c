@@ -166,13 +166,15 @@ static void norm(const run *w, double *out, const double *x, const reference_nor
         w->scale[t] = sqrt(square + (double)w->c->norm_eps);
     }
     if (shown) show(w, scale_point, layer, w->scale, w->n, 1, 0);
-    for (int64_t t = 0; t < w->n; t++) {
-        for (int64_t i = 0; i < d; i++) {
-            double value = (x[t * d + i] - means[t]) / w->scale[t] * weights->gain[i];
-            out[t * d + i] = weights->bias ? value + weights->bias[i] : value;
-        }
+    for (int64_t i = 0; i < w->n * d; i++) out[i] = (x[i] - means[i / d]) / w->scale[i / d];
+    /* TransformerLens shows an RMSNorm before its gain, a LayerNorm after gain and bias. */
+    bool early = w->c->norm == PL_NORM_RMS;
+    if (shown && early) show(w, (pl_point)(scale_point + 1), layer, out, w->n, d, 0);
+    for (int64_t i = 0; i < w->n * d; i++) {
+        out[i] *= weights->gain[i % d];
+        if (weights->bias) out[i] += weights->bias[i % d];
     }
-    if (shown) show(w, (pl_point)(scale_point + 1), layer, out, w->n, d, 0);
+    if (shown && !early) show(w, (pl_point)(scale_point + 1), layer, out, w->n, d, 0);
 }
 
 /* The norm of a slot, or a copy where it is empty. ln1 and ln2 are the first that a sublayer has.
