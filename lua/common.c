@@ -54,6 +54,43 @@ void pl_lua_fail(lua_State *L, pl_status status, const char *format, ...) {
     pl_lua_raise(L, &err);
 }
 
+/* Text that shows the value at arg, short; stays on the stack. */
+static const char *shown(lua_State *L, int arg) {
+    int type = lua_type(L, arg);
+    if (type == LUA_TNUMBER) return luaL_tolstring(L, arg, NULL);
+    if (type == LUA_TNONE || type == LUA_TNIL) return "nothing";
+    return lua_pushfstring(L, "a %s", luaL_typename(L, arg));
+}
+
+double pl_lua_check_number(lua_State *L, int arg, const char *what) {
+    if (lua_type(L, arg) != LUA_TNUMBER) {
+        pl_lua_fail(L, PL_ERR_ARGUMENT, "%s: expected a number, got %s", what, shown(L, arg));
+    }
+    return lua_tonumber(L, arg);
+}
+
+int64_t pl_lua_check_integer(lua_State *L, int arg, const char *what) {
+    int whole;
+    lua_Integer n = lua_tointegerx(L, arg, &whole);
+    if (!whole || lua_type(L, arg) != LUA_TNUMBER) {
+        pl_lua_fail(L, PL_ERR_ARGUMENT, "%s: expected a whole number, got %s", what, shown(L, arg));
+    }
+    return n;
+}
+
+const char *pl_lua_check_string(lua_State *L, int arg, const char *what) {
+    if (lua_type(L, arg) != LUA_TSTRING) {
+        pl_lua_fail(L, PL_ERR_ARGUMENT, "%s: expected a text, got %s", what, shown(L, arg));
+    }
+    return lua_tostring(L, arg);
+}
+
+void pl_lua_check_table(lua_State *L, int arg, const char *what) {
+    if (!lua_istable(L, arg)) {
+        pl_lua_fail(L, PL_ERR_ARGUMENT, "%s: expected a table, got %s", what, shown(L, arg));
+    }
+}
+
 /* fail(kind, format, ...) */
 static int lua_fail(lua_State *L) {
     luaL_checkstring(L, 1);

@@ -23,6 +23,12 @@ _Noreturn void pl_lua_fail(lua_State *L, pl_status status, const char *format, .
     __attribute__((format(printf, 3, 4)));
 _Noreturn void pl_lua_raise(lua_State *L, const pl_error *err);
 
+/* The argument at arg, or an error object that says what was expected. [-0, +0, v] */
+double pl_lua_check_number(lua_State *L, int arg, const char *what);
+int64_t pl_lua_check_integer(lua_State *L, int arg, const char *what);
+const char *pl_lua_check_string(lua_State *L, int arg, const char *what);
+void pl_lua_check_table(lua_State *L, int arg, const char *what);
+
 /* Raises when the table at idx (nil or none: no options) has a key outside `known`, NULL at its
  * end, and names the nearest. Whole-number keys are passed over. [-0, +0, v] */
 void pl_lua_check_options(lua_State *L, int idx, const char *const *known);

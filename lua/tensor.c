@@ -18,6 +18,8 @@ struct pl_lua_lease {
 typedef struct lua_tensor {
     pl_tensor tensor;
     pl_lua_lease *lease;
+    size_t
+        bytes; /* that the collector was told of; the last of a storage's tensors takes them back */
     bool open, read_only;
 } lua_tensor;
 
@@ -32,7 +34,7 @@ static lua_tensor *new_userdata(lua_State *L) {
 static int close_tensor(lua_State *L) {
     lua_tensor *u = luaL_checkudata(L, 1, PL_LUA_TENSOR);
     if (u->open && u->tensor.storage && u->tensor.storage->refs == 1) {
-        pl_lua_drop_bytes(L, u->tensor.storage->bytes);
+        pl_lua_drop_bytes(L, u->bytes);
     }
     if (u->open) pl_tensor_release(&u->tensor);
     u->open = false;
@@ -57,10 +59,27 @@ pl_tensor *pl_lua_check_tensor(lua_State *L, int arg) {
     return &check(L, arg)->tensor;
 }
 
+pl_tensor *pl_lua_check_numbers(lua_State *L, int arg) {
+    pl_tensor *t = pl_lua_check_tensor(L, arg);
+    if (t->dtype != PL_F32 && t->dtype != PL_I32 && t->dtype != PL_I64) {
+        pl_lua_fail(L, PL_ERR_SHAPE, "a %s tensor: convert it with :float() first",
+                    pl_dtype_get(t->dtype)->name);
+    }
+    return t;
+}
+
 pl_tensor *pl_lua_check_writable(lua_State *L, int arg) {
     lua_tensor *u = check(L, arg);
+    pl_lua_check_numbers(L, arg);
     if (u->read_only || (u->tensor.storage && u->tensor.storage->read_only)) {
         pl_lua_fail(L, PL_ERR_STATE, "this tensor is read-only; clone() it to change the copy");
+    }
+    for (int i = 0; i < u->tensor.n_dims; i++) {
+        if (u->tensor.stride[i] == 0 && u->tensor.shape[i] > 1) {
+            pl_lua_fail(L, PL_ERR_STATE,
+                        "the elements of an expanded tensor share memory; clone() it to change "
+                        "the copy");
+        }
     }
     return &u->tensor;
 }
@@ -69,7 +88,11 @@ void pl_lua_push_tensor(lua_State *L, const pl_tensor *t) {
     lua_tensor *u = new_userdata(L);
     u->tensor = *t;
     u->open = true;
-    if (u->tensor.storage) pl_lua_add_bytes(L, u->tensor.storage->bytes);
+    /* Memory that others hold too is not freed by a collection. */
+    if (t->storage && t->storage->refs == 1) {
+        u->bytes = t->storage->bytes;
+        pl_lua_add_bytes(L, t->storage->bytes);
+    }
 }
 
 void pl_lua_push_view(lua_State *L, int of, const pl_tensor *view) {
@@ -80,6 +103,7 @@ void pl_lua_push_view(lua_State *L, int of, const pl_tensor *view) {
     u->tensor = copy;
     u->tensor.storage = source->tensor.storage;
     u->lease = source->lease;
+    u->bytes = source->bytes;
     u->read_only = source->read_only;
     lua_getiuservalue(L, of, 1);
     lua_setiuservalue(L, -2, 1);
@@ -163,6 +187,21 @@ const pl_tensor *pl_lua_operand(lua_State *L, int arg, pl_lua_scalar *room, cons
     } else {
         pl_set_element_int(&room->tensor, 0, n);
     }
+    return &room->tensor;
+}
+
+const pl_tensor *pl_lua_stored(lua_State *L, int arg, pl_lua_scalar *room, const pl_tensor *x) {
+    int whole;
+    lua_Integer n = lua_tointegerx(L, arg, &whole);
+    if (x->dtype == PL_F32 || lua_type(L, arg) != LUA_TNUMBER) {
+        return pl_lua_operand(L, arg, room, x);
+    }
+    if (!whole || (x->dtype == PL_I32 && (n < INT32_MIN || n > INT32_MAX))) {
+        pl_lua_fail(L, PL_ERR_ARGUMENT, "%s does not fit an %s tensor", lua_tostring(L, arg),
+                    x->dtype == PL_I32 ? "int32" : "int64");
+    }
+    room->tensor = (pl_tensor){.dtype = x->dtype, .data = &room->value};
+    pl_set_element_int(&room->tensor, 0, n);
     return &room->tensor;
 }
 

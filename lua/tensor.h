@@ -17,7 +17,8 @@ typedef struct pl_lua_lease pl_lua_lease;
 /* Adds pl.tensor, pl.zeros, ... to the table on top of the stack. [-0, +0, m] */
 void pl_lua_open_tensor(lua_State *L);
 
-/* The tensor at arg, alive; raises otherwise. The second also refuses read-only ones. Good until
+/* The tensor at arg, alive; raises otherwise. The second also refuses read-only ones, and
+ * expanded ones, whose elements share memory. Good until
  * Lua runs again. [-0, +0, v] */
 pl_tensor *pl_lua_check_tensor(lua_State *L, int arg);
 pl_tensor *pl_lua_check_writable(lua_State *L, int arg);
@@ -56,6 +57,12 @@ typedef struct pl_lua_scalar {
     } value;
 } pl_lua_scalar;
 const pl_tensor *pl_lua_operand(lua_State *L, int arg, pl_lua_scalar *room, const pl_tensor *like);
+
+/* The same for what is to be stored in x: a fraction for an integer tensor raises. */
+const pl_tensor *pl_lua_stored(lua_State *L, int arg, pl_lua_scalar *room, const pl_tensor *x);
+
+/* A tensor of a type that is computed with: float32, int32, int64; raises otherwise. */
+pl_tensor *pl_lua_check_numbers(lua_State *L, int arg);
 
 /* A dimension by number (negative from the end) or name. */
 int pl_lua_check_dim(lua_State *L, int arg, const pl_tensor *t);

@@ -92,7 +92,7 @@ static int det(lua_State *L) {
 static int einsum(lua_State *L) {
     pl_call c;
     pl_tensor out = {0};
-    const char *equation = luaL_checkstring(L, 1);
+    const char *equation = pl_lua_check_string(L, 1, "the equation");
     const pl_tensor *operands[8];
     int n = lua_gettop(L) - 1;
     for (int i = 0; i < n && i < 8; i++) operands[i] = pl_lua_check_tensor(L, i + 2);
@@ -103,7 +103,7 @@ static int einsum(lua_State *L) {
 /* -- joining --------------------------------------------------------------------------------- */
 
 static int check_parts(lua_State *L, const pl_tensor **parts) {
-    luaL_checktype(L, 1, LUA_TTABLE);
+    pl_lua_check_table(L, 1, "tensors to join");
     lua_Integer n = luaL_len(L, 1);
     if (n < 1 || n > MOST_PARTS) {
         pl_lua_fail(L, PL_ERR_ARGUMENT, "expected a list of 1 to %d tensors", MOST_PARTS);
@@ -134,7 +134,7 @@ static int stack(lua_State *L) {
     pl_call c;
     pl_tensor out = {0};
     int n = check_parts(L, parts), n_dims = parts[0]->n_dims;
-    lua_Integer dim = luaL_optinteger(L, 2, 0);
+    int64_t dim = lua_isnoneornil(L, 2) ? 0 : pl_lua_check_integer(L, 2, "dimension");
     if (dim < 0) dim += n_dims + 1;
     if (dim < 0 || dim > n_dims || n_dims == PL_MAX_DIMS) {
         pl_lua_fail(L, PL_ERR_ARGUMENT, "stack: expected a dimension from 0 to %d", n_dims);
@@ -162,7 +162,9 @@ static int where(lua_State *L) {
     pl_tensor out = {0};
     pl_lua_scalar first, second;
     const pl_tensor *condition = pl_lua_check_tensor(L, 1);
-    const pl_tensor *a = pl_lua_operand(L, 2, &first, NULL), *b = pl_lua_operand(L, 3, &second, a);
+    const pl_tensor *other = lua_isuserdata(L, 3) ? pl_lua_check_tensor(L, 3) : NULL;
+    const pl_tensor *a = pl_lua_operand(L, 2, &first, other);
+    const pl_tensor *b = pl_lua_operand(L, 3, &second, a);
     pl_lua_begin_call(L, &c);
     return pl_lua_push_result(L, &c, pl_op_where(&c, &out, condition, a, b), &out);
 }
@@ -178,7 +180,7 @@ static void check_reduction(lua_State *L, int idx, bool *sum, bool *none) {
     pl_lua_check_options(L, idx, known);
     *sum = *none = false;
     if (!lua_istable(L, idx) || lua_getfield(L, idx, "reduction") == LUA_TNIL) return;
-    const char *name = luaL_checkstring(L, -1);
+    const char *name = pl_lua_check_string(L, -1, "reduction");
     *sum = strcmp(name, "sum") == 0;
     *none = strcmp(name, "none") == 0;
     if (!*sum && !*none && strcmp(name, "mean") != 0) {
@@ -210,7 +212,8 @@ static int cross_entropy(lua_State *L) {
     const pl_tensor *targets = pl_lua_operand(L, 2, &room, &(pl_tensor){.dtype = PL_I64});
     char a[PL_SHAPE_TEXT], b[PL_SHAPE_TEXT];
     int64_t n = logits->n_dims == 2 ? logits->shape[0] : 1;
-    if (logits->n_dims < 1 || logits->n_dims > 2 || targets->dtype == PL_F32 ||
+    if (logits->n_dims < 1 || logits->n_dims > 2 ||
+        (targets->dtype != PL_I32 && targets->dtype != PL_I64) ||
         targets->n_dims != logits->n_dims - 1 || (targets->n_dims && targets->shape[0] != n)) {
         pl_lua_fail(L, PL_ERR_SHAPE, "cross_entropy: logits %s and targets %s %s do not fit",
                     pl_tensor_shape_text(logits, a), pl_dtype_get(targets->dtype)->name,
@@ -241,7 +244,7 @@ static int cross_entropy(lua_State *L) {
 static int kl_div(lua_State *L) {
     bool sum, none;
     check_reduction(L, 3, &sum, &none);
-    const pl_tensor *p = pl_lua_check_tensor(L, 1), *q = pl_lua_check_tensor(L, 2);
+    const pl_tensor *p = pl_lua_check_numbers(L, 1), *q = pl_lua_check_numbers(L, 2);
     char a[PL_SHAPE_TEXT], b[PL_SHAPE_TEXT];
     if (p->n_dims < 1 || p->n_dims > 2 || p->n_dims != q->n_dims || p->shape[0] != q->shape[0] ||
         p->shape[p->n_dims - 1] != q->shape[q->n_dims - 1]) {
@@ -265,7 +268,7 @@ static int kl_div(lua_State *L) {
 
 /* a:cosine(b): of two vectors, or row by row of two matrices */
 static int cosine(lua_State *L) {
-    const pl_tensor *x = pl_lua_check_tensor(L, 1), *y = pl_lua_check_tensor(L, 2);
+    const pl_tensor *x = pl_lua_check_numbers(L, 1), *y = pl_lua_check_numbers(L, 2);
     char a[PL_SHAPE_TEXT], b[PL_SHAPE_TEXT];
     if (x->n_dims < 1 || x->n_dims > 2 || x->n_dims != y->n_dims || x->shape[0] != y->shape[0] ||
         x->shape[x->n_dims - 1] != y->shape[y->n_dims - 1]) {
@@ -300,9 +303,10 @@ static int allclose(lua_State *L) {
     pl_lua_check_options(L, 3, known);
     pl_lua_opt_number(L, 3, "rtol", &rtol);
     pl_lua_opt_number(L, 3, "atol", &atol);
-    const pl_tensor *a = pl_lua_check_tensor(L, 1);
+    const pl_tensor *a = pl_lua_check_numbers(L, 1);
     pl_lua_scalar room;
     const pl_tensor *b = pl_lua_operand(L, 2, &room, a);
+    if (lua_isuserdata(L, 2)) pl_lua_check_numbers(L, 2);
     int n_dims;
     int64_t shape[PL_MAX_DIMS];
     pl_call c;

@@ -21,7 +21,7 @@ static pl_tensor *push_new(lua_State *L, pl_dtype dtype, int n_dims, const int64
 /* -- from tables ----------------------------------------------------------------------------- */
 
 /* The shape of the nested table on top of the stack, by its first elements. */
-static int table_shape(lua_State *L, int64_t shape[PL_MAX_DIMS], bool *whole) {
+static int table_shape(lua_State *L, int64_t shape[PL_MAX_DIMS]) {
     int n = 0, top = lua_gettop(L);
     lua_pushvalue(L, -1);
     while (lua_istable(L, -1)) {
@@ -31,7 +31,6 @@ static int table_shape(lua_State *L, int64_t shape[PL_MAX_DIMS], bool *whole) {
         lua_geti(L, -1, 1);
         luaL_checkstack(L, 2, NULL);
     }
-    *whole = lua_isinteger(L, -1) != 0;
     lua_settop(L, top);
     return n;
 }
@@ -43,11 +42,8 @@ static void read_table(lua_State *L, pl_tensor *t, int dim, int64_t at) {
             pl_lua_fail(L, PL_ERR_ARGUMENT, "a tensor is made of numbers, not of a %s",
                         luaL_typename(L, -1));
         }
-        if (t->dtype != PL_F32 && lua_isinteger(L, -1)) {
-            pl_set_element_int(t, at, lua_tointeger(L, -1));
-        } else {
-            pl_set_element(t, at, lua_tonumber(L, -1));
-        }
+        pl_lua_scalar room;
+        pl_move_element(t, at, pl_lua_stored(L, -1, &room, t), 0);
         return;
     }
     if (!lua_istable(L, -1) || luaL_len(L, -1) != t->shape[dim]) {
@@ -61,33 +57,15 @@ static void read_table(lua_State *L, pl_tensor *t, int dim, int64_t at) {
     }
 }
 
-/* Whether every number of a nested table is whole: then it makes int64. */
-static bool all_whole(lua_State *L) {
-    if (!lua_istable(L, -1)) return lua_isinteger(L, -1);
-    bool whole = true;
-    luaL_checkstack(L, 3, NULL);
-    lua_Integer n = luaL_len(L, -1);
-    for (lua_Integer i = 1; i <= n && whole; i++) {
-        lua_geti(L, -1, i);
-        whole = all_whole(L);
-        lua_pop(L, 1);
-    }
-    return whole;
-}
-
 /* pl.tensor({{1, 2}, {3, 4}}, {dtype = "int32"}): float32 unless asked otherwise */
 static int tensor(lua_State *L) {
     static const char *const known[] = {"dtype", NULL};
     int64_t shape[PL_MAX_DIMS];
-    bool whole;
     pl_lua_check_options(L, 2, known);
     pl_dtype dtype = pl_lua_opt_dtype(L, 2, PL_F32);
     lua_settop(L, 1);
-    luaL_checktype(L, 1, LUA_TTABLE);
-    int n = table_shape(L, shape, &whole);
-    if (dtype != PL_F32 && !all_whole(L)) {
-        pl_lua_fail(L, PL_ERR_ARGUMENT, "whole numbers expected for an integer tensor");
-    }
+    pl_lua_check_table(L, 1, "the elements of a tensor");
+    int n = table_shape(L, shape);
     push_new(L, dtype, n, shape);
     lua_insert(L, 1);
     read_table(L, pl_lua_check_tensor(L, 1), 0, 0);
@@ -121,20 +99,22 @@ static int ones(lua_State *L) {
 
 /* pl.full({2, 3}, value) */
 static int full(lua_State *L) {
-    luaL_checktype(L, 1, LUA_TTABLE);
-    double value = luaL_checknumber(L, 2);
+    pl_lua_scalar room;
+    pl_lua_check_table(L, 1, "the shape");
+    pl_lua_check_number(L, 2, "the value");
     int64_t shape[PL_MAX_DIMS];
     int next, n = pl_lua_check_shape(L, 1, shape, &next);
     pl_lua_check_options(L, 3, shape_options);
-    pl_op_fill_(push_new(L, pl_lua_opt_dtype(L, 3, PL_F32), n, shape), value);
+    pl_tensor *t = push_new(L, pl_lua_opt_dtype(L, 3, PL_F32), n, shape);
+    pl_lua_copy(L, t, pl_lua_stored(L, 2, &room, t));
     return 1;
 }
 
 static int eye(lua_State *L) {
-    lua_Integer n = luaL_checkinteger(L, 1);
+    int64_t n = pl_lua_check_integer(L, 1, "the size");
     pl_tensor *t = push_new(L, PL_F32, 2, (int64_t[]){n, n});
     pl_op_fill_(t, 0);
-    for (lua_Integer i = 0; i < n; i++) ((float *)t->data)[i * n + i] = 1;
+    for (int64_t i = 0; i < n; i++) ((float *)t->data)[i * n + i] = 1;
     return 1;
 }
 
@@ -143,24 +123,32 @@ static int arange(lua_State *L) {
     bool whole = true;
     int n_args = lua_gettop(L);
     for (int i = 1; i <= n_args; i++) {
-        luaL_checknumber(L, i);
+        pl_lua_check_number(L, i, "arange");
         whole &= lua_isinteger(L, i) != 0;
     }
     double start = n_args > 1 ? lua_tonumber(L, 1) : 0;
-    double stop = luaL_checknumber(L, n_args > 1 ? 2 : 1), step = luaL_optnumber(L, 3, 1);
+    double stop = pl_lua_check_number(L, n_args > 1 ? 2 : 1, "arange");
+    double step = n_args > 2 ? lua_tonumber(L, 3) : 1;
     double n = ceil((stop - start) / step);
     if (step == 0 || !isfinite(n) || n > 0x1p40) {
         pl_lua_fail(L, PL_ERR_ARGUMENT, "arange from %g to %g in steps of %g", start, stop, step);
     }
     pl_tensor *t = push_new(L, whole ? PL_I64 : PL_F32, 1, (int64_t[]){n > 0 ? (int64_t)n : 0});
-    for (int64_t i = 0; i < t->shape[0]; i++) pl_set_element(t, i, start + (double)i * step);
+    lua_Integer first = whole && n_args > 1 ? lua_tointeger(L, 1) : 0;
+    lua_Integer by = whole && n_args > 2 ? lua_tointeger(L, 3) : 1;
+    for (int64_t i = 0; i < t->shape[0]; i++) {
+        if (whole)
+            pl_set_element_int(t, i, first + i * by);
+        else
+            pl_set_element(t, i, start + (double)i * step);
+    }
     return 1;
 }
 
 /* pl.linspace(start, stop, n) */
 static int linspace(lua_State *L) {
-    double start = luaL_checknumber(L, 1), stop = luaL_checknumber(L, 2);
-    lua_Integer n = luaL_checkinteger(L, 3);
+    double start = pl_lua_check_number(L, 1, "start"), stop = pl_lua_check_number(L, 2, "stop");
+    int64_t n = pl_lua_check_integer(L, 3, "the number of elements");
     pl_tensor *t = push_new(L, PL_F32, 1, (int64_t[]){n});
     for (int64_t i = 0; i < n; i++) {
         double part = n > 1 ? (double)i / (double)(n - 1) : 0;
@@ -202,12 +190,18 @@ static int rand_normal(lua_State *L) {
 
 /* -- files ----------------------------------------------------------------------------------- */
 
-/* pl.load_npy(path) */
+/* pl.load_npy(path): float16 is widened to float32, the type that is computed in */
 static int load_npy(lua_State *L) {
-    pl_tensor t;
+    pl_tensor t, wide = {0};
     pl_error err;
-    if (pl_npy_load(&t, luaL_checkstring(L, 1), &err) != PL_OK) pl_lua_raise(L, &err);
+    if (pl_npy_load(&t, pl_lua_check_string(L, 1, "path"), &err) != PL_OK) pl_lua_raise(L, &err);
     pl_lua_push_tensor(L, &t);
+    if (t.dtype == PL_F16) {
+        pl_call c;
+        pl_lua_begin_call(L, &c);
+        pl_lua_check_call(L, &c, pl_op_to(&c, &wide, &t, PL_F32));
+        pl_lua_push_tensor(L, &wide);
+    }
     return 1;
 }
 
@@ -215,7 +209,7 @@ static int load_npy(lua_State *L) {
 int pl_lua_tensor_save(lua_State *L) {
     pl_error err;
     const pl_tensor *t = pl_lua_check_tensor(L, 1);
-    if (pl_npy_save(t, luaL_checkstring(L, 2), &err) != PL_OK) pl_lua_raise(L, &err);
+    if (pl_npy_save(t, pl_lua_check_string(L, 2, "path"), &err) != PL_OK) pl_lua_raise(L, &err);
     lua_settop(L, 1);
     return 1;
 }

@@ -81,13 +81,16 @@ static int compare_operator(lua_State *L) {
 static int copy_in_place(lua_State *L) {
     pl_lua_scalar room;
     pl_tensor *x = pl_lua_check_writable(L, 1);
-    pl_lua_copy(L, x, pl_lua_operand(L, 2, &room, x));
+    pl_lua_copy(L, x, pl_lua_stored(L, 2, &room, x));
     lua_settop(L, 1);
     return 1;
 }
 
 static int fill_in_place(lua_State *L) {
-    pl_op_fill_(pl_lua_check_writable(L, 1), luaL_checknumber(L, 2));
+    pl_lua_scalar room;
+    pl_tensor *x = pl_lua_check_writable(L, 1);
+    pl_lua_check_number(L, 2, "the value");
+    pl_lua_copy(L, x, pl_lua_stored(L, 2, &room, x));
     lua_settop(L, 1);
     return 1;
 }
@@ -131,7 +134,7 @@ static int clamp_in_place(lua_State *L) {
 static void masked_fill(lua_State *L, pl_call *c, const pl_tensor *x) {
     pl_lua_scalar value;
     pl_tensor out = {0};
-    const pl_tensor *mask = pl_lua_check_tensor(L, 2), *fill = pl_lua_operand(L, 3, &value, x);
+    const pl_tensor *mask = pl_lua_check_tensor(L, 2), *fill = pl_lua_stored(L, 3, &value, x);
     pl_status status = pl_op_where(c, &out, mask, fill, x);
     if (status == PL_OK) status = pl_op_copy_(c, x, &out);
     pl_tensor_release(&out);
@@ -251,7 +254,7 @@ static int best(lua_State *L, int64_t k, int dim_arg, bool largest) {
 
 /* x:topk(k [, dim]) -> values, indices, the largest first */
 static int topk(lua_State *L) {
-    lua_Integer k = luaL_checkinteger(L, 2);
+    int64_t k = pl_lua_check_integer(L, 2, "k");
     if (k < 0) pl_lua_fail(L, PL_ERR_ARGUMENT, "k = %lld: expected 0 or more", (long long)k);
     return best(L, k, 3, true);
 }
@@ -323,7 +326,9 @@ static int index_fill(lua_State *L) {
     bool has_dim = lua_gettop(L) >= 4;
     if (x->n_dims == 0) pl_lua_fail(L, PL_ERR_SHAPE, "a tensor without dimensions");
     int dim = has_dim ? pl_lua_check_dim(L, 2, x) : 0;
-    double value = luaL_checknumber(L, has_dim ? 4 : 3);
+    pl_lua_scalar room;
+    pl_lua_check_number(L, has_dim ? 4 : 3, "the value");
+    const pl_tensor *value = pl_lua_stored(L, has_dim ? 4 : 3, &room, x);
     const pl_tensor *index = check_index(L, has_dim ? 3 : 2);
     pl_lua_begin_call(L, &c);
     pl_lua_check_call(L, &c, pl_op_index_fill_(&c, x, dim, index, value));

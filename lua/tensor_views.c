@@ -9,7 +9,7 @@
 
 /* Pushes a view, or a number when no dimension is left. */
 static int push_view(lua_State *L, int of, const pl_tensor *view) {
-    if (view->n_dims > 0) {
+    if (view->n_dims > 0 || view->dtype == PL_F16 || view->dtype == PL_BF16) {
         pl_lua_push_view(L, of, view);
     } else if (view->dtype == PL_F32) {
         lua_pushnumber(L, pl_element(view, 0));
@@ -21,16 +21,6 @@ static int push_view(lua_State *L, int of, const pl_tensor *view) {
 
 static void check(lua_State *L, pl_status status, const pl_error *err) {
     if (status != PL_OK) pl_lua_raise(L, err);
-}
-
-static int64_t check_whole(lua_State *L, int idx, const char *what) {
-    int whole;
-    lua_Integer n = lua_tointegerx(L, idx, &whole);
-    if (!whole || lua_type(L, idx) != LUA_TNUMBER) {
-        pl_lua_fail(L, PL_ERR_ARGUMENT, "%s: expected a whole number, got %s", what,
-                    luaL_tolstring(L, idx, NULL));
-    }
-    return n;
 }
 
 /* t:view(2, -1) or t:view{2, -1} */
@@ -47,7 +37,7 @@ static int view(lua_State *L) {
 static int narrow(lua_State *L) {
     pl_tensor t = *pl_lua_check_tensor(L, 1);
     int dim = pl_lua_check_dim(L, 2, &t);
-    int64_t start = check_whole(L, 3, "start"), n = check_whole(L, 4, "length");
+    int64_t start = pl_lua_check_integer(L, 3, "start"), n = pl_lua_check_integer(L, 4, "length");
     if (start < 0) start += t.shape[dim];
     pl_error err;
     check(L, pl_tensor_narrow(&t, dim, start, n, &err), &err);
@@ -59,7 +49,7 @@ static int select_at(lua_State *L) {
     pl_tensor t = *pl_lua_check_tensor(L, 1);
     int dim = pl_lua_check_dim(L, 2, &t);
     pl_error err;
-    check(L, pl_tensor_select(&t, dim, check_whole(L, 3, "index"), &err), &err);
+    check(L, pl_tensor_select(&t, dim, pl_lua_check_integer(L, 3, "index"), &err), &err);
     return push_view(L, 1, &t);
 }
 
@@ -116,7 +106,7 @@ static int squeeze(lua_State *L) {
 /* t:unsqueeze(dim): a dimension of size 1 before dim; -1: at the end */
 static int unsqueeze(lua_State *L) {
     pl_tensor t = *pl_lua_check_tensor(L, 1);
-    int64_t dim = check_whole(L, 2, "dimension");
+    int64_t dim = pl_lua_check_integer(L, 2, "dimension");
     if (dim < 0) dim += t.n_dims + 1;
     if (dim < 0 || dim > t.n_dims || t.n_dims == PL_MAX_DIMS) {
         pl_lua_fail(L, PL_ERR_ARGUMENT, "unsqueeze: expected a dimension from 0 to %d", t.n_dims);
@@ -131,13 +121,14 @@ static int unsqueeze(lua_State *L) {
     return push_view(L, 1, &t);
 }
 
-/* t:expand(4, -1): dimensions of size 1 repeated without copying; -1 keeps a size. Read-only in
- * spirit: writing to it writes to every repetition. */
+/* t:expand(4, -1): dimensions of size 1 repeated without copying; -1 keeps a size. Not to be
+ * written to: the repetitions share memory. */
 static int expand(lua_State *L) {
     pl_tensor t = *pl_lua_check_tensor(L, 1);
     int64_t shape[PL_MAX_DIMS];
     int next, n = pl_lua_check_shape(L, 2, shape, &next);
     char text[PL_SHAPE_TEXT];
+    int64_t total = 1;
     if (n != t.n_dims) {
         pl_lua_fail(L, PL_ERR_SHAPE, "expand: %s and %d sizes", pl_tensor_shape_text(&t, text), n);
     }
@@ -149,6 +140,11 @@ static int expand(lua_State *L) {
         }
         t.shape[i] = shape[i];
         t.stride[i] = 0;
+    }
+    for (int i = 0; i < n; i++) {
+        if (__builtin_mul_overflow(total, t.shape[i] ? t.shape[i] : 1, &total)) {
+            pl_lua_fail(L, PL_ERR_SHAPE, "expand: too many elements to count");
+        }
     }
     return push_view(L, 1, &t);
 }
@@ -168,15 +164,21 @@ static int names(lua_State *L) {
         pl_lua_fail(L, PL_ERR_SHAPE, "%d names for %d dimensions", lua_gettop(L) - 1, t->n_dims);
     }
     const char *list[PL_MAX_DIMS];
-    for (int i = 0; i < t->n_dims; i++) list[i] = luaL_checkstring(L, i + 2);
+    for (int i = 0; i < t->n_dims; i++) list[i] = pl_lua_check_string(L, i + 2, "a name");
     pl_error err;
     check(L, pl_tensor_name(t, list, &err), &err);
     lua_settop(L, 1);
     return 1;
 }
 
+/* t:size(dim), a number; t:size(), all sizes: local rows, columns = t:size() */
 static int size(lua_State *L) {
     const pl_tensor *t = pl_lua_check_tensor(L, 1);
+    if (lua_isnoneornil(L, 2)) {
+        luaL_checkstack(L, PL_MAX_DIMS, NULL);
+        for (int i = 0; i < t->n_dims; i++) lua_pushinteger(L, t->shape[i]);
+        return t->n_dims;
+    }
     lua_pushinteger(L, t->shape[pl_lua_check_dim(L, 2, t)]);
     return 1;
 }
@@ -213,7 +215,7 @@ int pl_lua_tensor_set(lua_State *L) {
     if (t.n_dims == 0) pl_lua_fail(L, PL_ERR_SHAPE, "a tensor without dimensions has no [i]");
     check(L, pl_tensor_select(&t, 0, lua_tointeger(L, 2), &err), &err);
     pl_lua_scalar room;
-    pl_lua_copy(L, &t, pl_lua_operand(L, 3, &room, &t));
+    pl_lua_copy(L, &t, pl_lua_stored(L, 3, &room, &t));
     return 0;
 }
 
@@ -221,11 +223,11 @@ int pl_lua_tensor_set(lua_State *L) {
 static void cut(lua_State *L, pl_tensor *t, int dim) {
     pl_error err;
     if (lua_type(L, -1) == LUA_TNUMBER) {
-        check(L, pl_tensor_select(t, dim, check_whole(L, -1, "index"), &err), &err);
+        check(L, pl_tensor_select(t, dim, pl_lua_check_integer(L, -1, "index"), &err), &err);
     } else if (lua_istable(L, -1)) {
         int64_t n = t->shape[dim], from = 0, to = n;
-        if (lua_geti(L, -1, 1) != LUA_TNIL) from = check_whole(L, -1, "first of a range");
-        if (lua_geti(L, -2, 2) != LUA_TNIL) to = check_whole(L, -1, "end of a range");
+        if (lua_geti(L, -1, 1) != LUA_TNIL) from = pl_lua_check_integer(L, -1, "first of a range");
+        if (lua_geti(L, -2, 2) != LUA_TNIL) to = pl_lua_check_integer(L, -1, "end of a range");
         lua_pop(L, 2);
         from = from < 0 ? from + n : from;
         to = to < 0 ? to + n : to;
@@ -239,7 +241,7 @@ static void cut(lua_State *L, pl_tensor *t, int dim) {
 /* t{head = 4, pos = {2, 5}} or t{0, {2, 5}}: named or in order; {from, to} stops before to. */
 int pl_lua_tensor_call(lua_State *L) {
     pl_tensor t = *pl_lua_check_tensor(L, 1);
-    luaL_checktype(L, 2, LUA_TTABLE);
+    pl_lua_check_table(L, 2, "indices");
     lua_pushnil(L);
     while (lua_next(L, 2)) { /* every key must mean a dimension */
         lua_pop(L, 1);

@@ -63,18 +63,22 @@ static inline int64_t pl_element_int(const pl_tensor *t, int64_t at) {
     if (t->dtype == PL_I64) return ((const int64_t *)t->data)[at];
     return (int64_t)((const float *)t->data)[at];
 }
-static inline int64_t pl_clamp_to_int(double x, double least, double most) {
-    return x >= most ? (int64_t)most : x <= least ? (int64_t)least : x == x ? (int64_t)x : 0;
-}
 /* Numbers that do not fit an integer type become its nearest; NaN becomes 0. */
+static inline int64_t pl_nearest_int(double x) {
+    return x >= 0x1p63 ? INT64_MAX : x < -0x1p63 ? INT64_MIN : x == x ? (int64_t)x : 0;
+}
+static inline int32_t pl_nearest_int32(int64_t x) {
+    return x > INT32_MAX ? INT32_MAX : x < INT32_MIN ? INT32_MIN : (int32_t)x;
+}
 static inline void pl_set_element(const pl_tensor *t, int64_t at, double x) {
     if (t->dtype == PL_F32)
         ((float *)t->data)[at] = (float)x;
     else if (t->dtype == PL_I32)
-        ((int32_t *)t->data)[at] = (int32_t)pl_clamp_to_int(x, INT32_MIN, INT32_MAX);
+        ((int32_t *)t->data)[at] = pl_nearest_int32(pl_nearest_int(x));
     else
-        ((int64_t *)t->data)[at] = pl_clamp_to_int(x, -0x1p62, 0x1p62);
+        ((int64_t *)t->data)[at] = pl_nearest_int(x);
 }
+/* Whole numbers wrap round, as in Lua. */
 static inline void pl_set_element_int(const pl_tensor *t, int64_t at, int64_t x) {
     if (t->dtype == PL_F32)
         ((float *)t->data)[at] = (float)x;
@@ -82,6 +86,17 @@ static inline void pl_set_element_int(const pl_tensor *t, int64_t at, int64_t x)
         ((int32_t *)t->data)[at] = (int32_t)x;
     else
         ((int64_t *)t->data)[at] = x;
+}
+
+/* One element of `from` into one of `to`, converted as pl_set_element does. */
+static inline void pl_move_element(const pl_tensor *to, int64_t at, const pl_tensor *from,
+                                   int64_t from_at) {
+    if (from->dtype == PL_F32)
+        pl_set_element(to, at, pl_element(from, from_at));
+    else if (to->dtype == PL_I32)
+        pl_set_element_int(to, at, pl_nearest_int32(pl_element_int(from, from_at)));
+    else
+        pl_set_element_int(to, at, pl_element_int(from, from_at));
 }
 
 #endif

@@ -39,24 +39,54 @@ static double is_nan(double x) {
     return isnan(x);
 }
 
+/* Whole numbers wrap round, as in Lua. */
+static int64_t negative_int(int64_t x) {
+    return (int64_t)(0 - (uint64_t)x);
+}
+static int64_t absolute_int(int64_t x) {
+    return x < 0 ? negative_int(x) : x;
+}
+static int64_t sign_int(int64_t x) {
+    return (x > 0) - (x < 0);
+}
+static int64_t same_int(int64_t x) {
+    return x;
+}
+static int64_t relu_int(int64_t x) {
+    return x < 0 ? 0 : x;
+}
+static int64_t square_int(int64_t x) {
+    return (int64_t)((uint64_t)x * (uint64_t)x);
+}
+
 typedef struct unary_info {
     const char *name;
     double (*run)(double);
-    bool keeps_integers;
+    int64_t (*run_int)(int64_t); /* NULL: integers become floats */
 } unary_info;
 
 static const unary_info unaries[PL_N_UNARIES] = {
-    [PL_NEG] = {"neg", negative, true},     [PL_ABS] = {"abs", fabs, true},
-    [PL_SIGN] = {"sign", sign_of, true},    [PL_FLOOR] = {"floor", floor, true},
-    [PL_CEIL] = {"ceil", ceil, true},       [PL_ROUND] = {"round", nearbyint, true},
-    [PL_EXP] = {"exp", exp, false},         [PL_LOG] = {"log", log, false},
-    [PL_SQRT] = {"sqrt", sqrt, false},      [PL_RSQRT] = {"rsqrt", reciprocal_root, false},
-    [PL_SIN] = {"sin", sin, false},         [PL_COS] = {"cos", cos, false},
-    [PL_TANH] = {"tanh", tanh, false},      [PL_SIGMOID] = {"sigmoid", sigmoid, false},
-    [PL_RELU] = {"relu", relu, true},       [PL_GELU] = {"gelu", gelu, false},
-    [PL_SILU] = {"silu", silu, false},      [PL_ERF] = {"erf", erf, false},
-    [PL_SQUARE] = {"square", square, true}, [PL_RECIPROCAL] = {"reciprocal", reciprocal, false},
-    [PL_ISNAN] = {"isnan", is_nan, false},
+    [PL_NEG] = {"neg", negative, negative_int},
+    [PL_ABS] = {"abs", fabs, absolute_int},
+    [PL_SIGN] = {"sign", sign_of, sign_int},
+    [PL_FLOOR] = {"floor", floor, same_int},
+    [PL_CEIL] = {"ceil", ceil, same_int},
+    [PL_ROUND] = {"round", nearbyint, same_int},
+    [PL_EXP] = {"exp", exp, NULL},
+    [PL_LOG] = {"log", log, NULL},
+    [PL_SQRT] = {"sqrt", sqrt, NULL},
+    [PL_RSQRT] = {"rsqrt", reciprocal_root, NULL},
+    [PL_SIN] = {"sin", sin, NULL},
+    [PL_COS] = {"cos", cos, NULL},
+    [PL_TANH] = {"tanh", tanh, NULL},
+    [PL_SIGMOID] = {"sigmoid", sigmoid, NULL},
+    [PL_RELU] = {"relu", relu, relu_int},
+    [PL_GELU] = {"gelu", gelu, NULL},
+    [PL_SILU] = {"silu", silu, NULL},
+    [PL_ERF] = {"erf", erf, NULL},
+    [PL_SQUARE] = {"square", square, square_int},
+    [PL_RECIPROCAL] = {"reciprocal", reciprocal, NULL},
+    [PL_ISNAN] = {"isnan", is_nan, NULL},
 };
 
 static double add(double a, double b) {
@@ -103,7 +133,6 @@ static double not_equal(double a, double b) {
     return a != b;
 }
 
-/* Whole numbers wrap round, as in Lua. */
 static int64_t add_int(int64_t a, int64_t b) {
     return (int64_t)((uint64_t)a + (uint64_t)b);
 }
@@ -129,6 +158,24 @@ static int64_t maximum_int(int64_t a, int64_t b) {
 static int64_t minimum_int(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
+static int64_t less_int(int64_t a, int64_t b) {
+    return a < b;
+}
+static int64_t less_equal_int(int64_t a, int64_t b) {
+    return a <= b;
+}
+static int64_t greater_int(int64_t a, int64_t b) {
+    return a > b;
+}
+static int64_t greater_equal_int(int64_t a, int64_t b) {
+    return a >= b;
+}
+static int64_t equal_int(int64_t a, int64_t b) {
+    return a == b;
+}
+static int64_t not_equal_int(int64_t a, int64_t b) {
+    return a != b;
+}
 
 typedef struct binary_info {
     const char *name;
@@ -147,12 +194,12 @@ static const binary_info binaries[PL_N_BINARIES] = {
     [PL_POW] = {"pow", pow, NULL, false},
     [PL_MAXIMUM] = {"maximum", maximum, maximum_int, false},
     [PL_MINIMUM] = {"minimum", minimum, minimum_int, false},
-    [PL_LT] = {"lt", less, NULL, true},
-    [PL_LE] = {"le", less_equal, NULL, true},
-    [PL_GT] = {"gt", greater, NULL, true},
-    [PL_GE] = {"ge", greater_equal, NULL, true},
-    [PL_EQ] = {"eq", equal, NULL, true},
-    [PL_NE] = {"ne", not_equal, NULL, true},
+    [PL_LT] = {"lt", less, less_int, true},
+    [PL_LE] = {"le", less_equal, less_equal_int, true},
+    [PL_GT] = {"gt", greater, greater_int, true},
+    [PL_GE] = {"ge", greater_equal, greater_equal_int, true},
+    [PL_EQ] = {"eq", equal, equal_int, true},
+    [PL_NE] = {"ne", not_equal, not_equal_int, true},
 };
 
 const char *pl_unary_name(pl_unary op) {
@@ -210,10 +257,15 @@ static pl_dtype result_dtype(const pl_tensor *a, const pl_tensor *b, const binar
 static void run_unary(const pl_tensor *out, const pl_tensor *x, const unary_info *op) {
     const pl_tensor *operands[] = {out, x};
     pl_cursor at = pl_cursor_begin(out->n_dims, out->shape, operands, 2);
+    bool whole = op->run_int && x->dtype != PL_F32;
     for (int64_t r = 0; r < at.n_rows; r++, pl_cursor_next(&at)) {
         for (int64_t i = 0; i < at.width; i++) {
-            double value = pl_element(x, at.at[1] + i * at.step[1]);
-            pl_set_element(out, at.at[0] + i * at.step[0], op->run(value));
+            int64_t to = at.at[0] + i * at.step[0], from = at.at[1] + i * at.step[1];
+            if (whole) {
+                pl_set_element_int(out, to, op->run_int(pl_element_int(x, from)));
+            } else {
+                pl_set_element(out, to, op->run(pl_element(x, from)));
+            }
         }
     }
 }
@@ -222,7 +274,7 @@ pl_status pl_op_unary(pl_call *c, pl_tensor *out, const pl_tensor *x, pl_unary o
     const unary_info *info = &unaries[op];
     pl_status status = check_number(c, x);
     if (status != PL_OK) return status;
-    pl_dtype dtype = info->keeps_integers ? x->dtype : op == PL_ISNAN ? PL_I32 : PL_F32;
+    pl_dtype dtype = info->run_int ? x->dtype : op == PL_ISNAN ? PL_I32 : PL_F32;
     status = pl_call_tensor(c, out, dtype, x->n_dims, x->shape);
     if (status != PL_OK) return status;
     take_names(out, x, NULL);
@@ -236,7 +288,7 @@ pl_status pl_op_unary(pl_call *c, pl_tensor *out, const pl_tensor *x, pl_unary o
 
 pl_status pl_op_unary_(pl_call *c, const pl_tensor *x, pl_unary op) {
     pl_status status = check_number(c, x);
-    if (status == PL_OK && x->dtype != PL_F32 && !unaries[op].keeps_integers) {
+    if (status == PL_OK && x->dtype != PL_F32 && !unaries[op].run_int) {
         status = pl_fail(&c->err, PL_ERR_SHAPE, "%s_ of a %s tensor: its result is float32",
                          unaries[op].name, pl_dtype_get(x->dtype)->name);
     }
@@ -352,28 +404,62 @@ static pl_status check_fits(pl_call *c, const pl_tensor *x, const pl_tensor *b) 
                    pl_tensor_shape_text(x, first), pl_tensor_shape_text(b, second));
 }
 
+/* The bytes from the first to the last element; false when there are none. */
+static bool extent(const pl_tensor *t, const char **first, const char **end) {
+    int64_t low = 0, high = 0, size = (int64_t)pl_dtype_get(t->dtype)->block_bytes;
+    for (int i = 0; i < t->n_dims; i++) {
+        if (t->shape[i] == 0) return false;
+        int64_t reach = (t->shape[i] - 1) * t->stride[i];
+        if (reach < 0)
+            low += reach;
+        else
+            high += reach;
+    }
+    *first = (const char *)t->data + low * size;
+    *end = (const char *)t->data + (high + 1) * size;
+    return true;
+}
+
+/* Whether elements of b may lie where other elements of x are about to be written. */
+static bool reads_what_is_written(const pl_tensor *x, const pl_tensor *b) {
+    const char *x_first, *x_end, *b_first, *b_end;
+    if (!extent(x, &x_first, &x_end) || !extent(b, &b_first, &b_end)) return false;
+    if (x_end <= b_first || b_end <= x_first) return false;
+    bool same = x->data == b->data && x->dtype == b->dtype && x->n_dims == b->n_dims;
+    for (int i = 0; i < x->n_dims && same; i++) {
+        same = x->shape[i] == b->shape[i] && (x->shape[i] == 1 || x->stride[i] == b->stride[i]);
+    }
+    return !same;
+}
+
 pl_status pl_op_binary_(pl_call *c, const pl_tensor *x, const pl_tensor *b, pl_binary op) {
+    pl_tensor copy = {0};
     pl_status status = check_binary(c, x, b, op);
     if (status == PL_OK) status = check_fits(c, x, b);
     if (status == PL_OK && x->dtype != PL_F32 && (b->dtype == PL_F32 || !binaries[op].run_int)) {
         status = pl_fail(&c->err, PL_ERR_SHAPE, "%s_ on a %s tensor: the result would be float32",
                          binaries[op].name, pl_dtype_get(x->dtype)->name);
     }
+    if (status == PL_OK && reads_what_is_written(x, b)) {
+        status = pl_op_to(c, &copy, b, b->dtype);
+        b = &copy;
+    }
     if (status == PL_OK && !run_fast(x, x, b, op)) run_binary(x, x, b, &binaries[op]);
+    pl_tensor_release(&copy);
     return status;
 }
 
 static void copy_elements(const pl_tensor *to, const pl_tensor *from) {
     const pl_tensor *operands[] = {to, from};
     pl_cursor at = pl_cursor_begin(to->n_dims, to->shape, operands, 2);
-    bool whole = from->dtype != PL_F32;
     for (int64_t r = 0; r < at.n_rows; r++, pl_cursor_next(&at)) {
+        if (at.step[0] == 1 && at.step[1] == 1 && to->dtype == PL_F32 && from->dtype == PL_F32) {
+            memmove((float *)to->data + at.at[0], (const float *)from->data + at.at[1],
+                    (size_t)at.width * sizeof(float));
+            continue;
+        }
         for (int64_t i = 0; i < at.width; i++) {
-            int64_t x = at.at[0] + i * at.step[0], y = at.at[1] + i * at.step[1];
-            if (whole)
-                pl_set_element_int(to, x, pl_element_int(from, y));
-            else
-                pl_set_element(to, x, pl_element(from, y));
+            pl_move_element(to, at.at[0] + i * at.step[0], from, at.at[1] + i * at.step[1]);
         }
     }
 }
@@ -383,7 +469,7 @@ pl_status pl_op_copy_(pl_call *c, const pl_tensor *x, const pl_tensor *source) {
     if (status == PL_OK) status = check_number(c, source);
     if (status == PL_OK) status = check_fits(c, x, source);
     if (status != PL_OK) return status;
-    if (x->storage && x->storage == source->storage) { /* they may overlap */
+    if (reads_what_is_written(x, source)) {
         pl_tensor copy;
         status = pl_op_to(c, &copy, source, source->dtype);
         if (status != PL_OK) return status;
@@ -460,8 +546,7 @@ pl_status pl_op_where(pl_call *c, pl_tensor *out, const pl_tensor *condition, co
     for (int64_t r = 0; r < at.n_rows; r++, pl_cursor_next(&at)) {
         for (int64_t i = 0; i < at.width; i++) {
             if (pl_element(condition, at.at[1] + i * at.step[1]) == 0) continue;
-            pl_set_element(out, at.at[0] + i * at.step[0],
-                           pl_element(a, at.at[2] + i * at.step[2]));
+            pl_move_element(out, at.at[0] + i * at.step[0], a, at.at[2] + i * at.step[2]);
         }
     }
     return PL_OK;

@@ -1,6 +1,7 @@
 /* Operations element by element, with broadcasting as in NumPy, on float32, int32 and int64.
  *
- * Results of float with integer are float32, of int32 with int64 int64. Every function leaves *out
+ * Results of float with integer are float32, of int32 with int64 int64. Integers never pass through
+ * floats on the way to integers; they wrap round, as in Lua. Every function leaves *out
  * empty on failure, with the reason in c->err. */
 #ifndef PL_TENSOR_ELEMENTWISE_H
 #define PL_TENSOR_ELEMENTWISE_H
@@ -59,7 +60,8 @@ pl_status pl_op_unary(pl_call *c, pl_tensor *out, const pl_tensor *x, pl_unary o
 pl_status pl_op_binary(pl_call *c, pl_tensor *out, const pl_tensor *a, const pl_tensor *b,
                        pl_binary op);
 
-/* x = op(x), x = x op b: the shape of x stays. */
+/* x = op(x), x = x op b: the shape of x stays, and b is read as it was before, also where it shares
+ * memory with x. Here and below, no two elements of an x that is written may share memory. */
 pl_status pl_op_unary_(pl_call *c, const pl_tensor *x, pl_unary op);
 pl_status pl_op_binary_(pl_call *c, const pl_tensor *x, const pl_tensor *b, pl_binary op);
 

@@ -19,6 +19,10 @@ static double get(line l, int64_t i) {
     return pl_element(l.t, l.at + i * l.stride);
 }
 
+static int64_t get_int(line l, int64_t i) {
+    return pl_element_int(l.t, l.at + i * l.stride);
+}
+
 /* The tensor with dim cut to size 1, over which the lines are walked. */
 static pl_tensor heads(const pl_tensor *t, int dim) {
     pl_tensor h = *t;
@@ -105,6 +109,39 @@ static double min_of(line x) {
     return get(x, (int64_t)argmin_of(x));
 }
 
+/* Whole numbers, exact; sums and products wrap round. */
+static int64_t sum_int(line x) {
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < x.n; i++) sum += (uint64_t)get_int(x, i);
+    return (int64_t)sum;
+}
+
+static int64_t prod_int(line x) {
+    uint64_t product = 1;
+    for (int64_t i = 0; i < x.n; i++) product *= (uint64_t)get_int(x, i);
+    return (int64_t)product;
+}
+
+static int64_t argmax_int(line x) {
+    int64_t best = 0;
+    for (int64_t i = 1; i < x.n; i++) best = get_int(x, i) > get_int(x, best) ? i : best;
+    return best;
+}
+
+static int64_t argmin_int(line x) {
+    int64_t best = 0;
+    for (int64_t i = 1; i < x.n; i++) best = get_int(x, i) < get_int(x, best) ? i : best;
+    return best;
+}
+
+static int64_t max_int(line x) {
+    return get_int(x, argmax_int(x));
+}
+
+static int64_t min_int(line x) {
+    return get_int(x, argmin_int(x));
+}
+
 static double any_of(line x) {
     for (int64_t i = 0; i < x.n; i++) {
         if (get(x, i) != 0) return 1;
@@ -131,22 +168,23 @@ typedef struct reduction_info {
     double (*run)(line);
     int dtype; /* of the result; -1: as the input */
     bool needs_elements;
+    int64_t (*run_int)(line); /* NULL: integers are taken as floats */
 } reduction_info;
 
 static const reduction_info reductions[PL_N_REDUCTIONS] = {
-    [PL_SUM] = {"sum", sum_of, -1, false},
-    [PL_PROD] = {"prod", prod_of, -1, false},
-    [PL_MEAN] = {"mean", mean_of, PL_F32, true},
-    [PL_VAR] = {"var", var_of, PL_F32, true},
-    [PL_STD] = {"std", std_of, PL_F32, true},
-    [PL_NORM] = {"norm", norm_of, PL_F32, false},
-    [PL_MAX] = {"max", max_of, -1, true},
-    [PL_MIN] = {"min", min_of, -1, true},
-    [PL_ARGMAX] = {"argmax", argmax_of, PL_I64, true},
-    [PL_ARGMIN] = {"argmin", argmin_of, PL_I64, true},
-    [PL_ANY] = {"any", any_of, PL_I32, false},
-    [PL_ALL] = {"all", all_of, PL_I32, false},
-    [PL_LOGSUMEXP] = {"logsumexp", logsumexp_of, PL_F32, true},
+    [PL_SUM] = {"sum", sum_of, -1, false, sum_int},
+    [PL_PROD] = {"prod", prod_of, -1, false, prod_int},
+    [PL_MEAN] = {"mean", mean_of, PL_F32, true, NULL},
+    [PL_VAR] = {"var", var_of, PL_F32, true, NULL},
+    [PL_STD] = {"std", std_of, PL_F32, true, NULL},
+    [PL_NORM] = {"norm", norm_of, PL_F32, false, NULL},
+    [PL_MAX] = {"max", max_of, -1, true, max_int},
+    [PL_MIN] = {"min", min_of, -1, true, min_int},
+    [PL_ARGMAX] = {"argmax", argmax_of, PL_I64, true, argmax_int},
+    [PL_ARGMIN] = {"argmin", argmin_of, PL_I64, true, argmin_int},
+    [PL_ANY] = {"any", any_of, PL_I32, false, NULL},
+    [PL_ALL] = {"all", all_of, PL_I32, false, NULL},
+    [PL_LOGSUMEXP] = {"logsumexp", logsumexp_of, PL_F32, true, NULL},
 };
 
 const char *pl_reduction_name(pl_reduction op) {
@@ -155,7 +193,10 @@ const char *pl_reduction_name(pl_reduction op) {
 
 static void reduce_line(line x, line out, const void *context) {
     const reduction_info *op = context;
-    pl_set_element(out.t, out.at, op->run(x));
+    if (op->run_int && x.t->dtype != PL_F32)
+        pl_set_element_int(out.t, out.at, op->run_int(x));
+    else
+        pl_set_element(out.t, out.at, op->run(x));
 }
 
 static pl_status check_number(pl_call *c, const pl_tensor *x) {
@@ -164,10 +205,15 @@ static pl_status check_number(pl_call *c, const pl_tensor *x) {
                    pl_dtype_get(x->dtype)->name);
 }
 
-/* The whole tensor as one dimension. */
+/* The whole tensor as one dimension, copied only where its elements do not lie in order. */
 static pl_status flatten(pl_call *c, pl_tensor *flat, const pl_tensor *x) {
-    pl_status status = pl_call_tensor(c, flat, x->dtype, x->n_dims, x->shape);
-    if (status == PL_OK) status = pl_op_copy_(c, flat, x);
+    pl_status status = PL_OK;
+    if (pl_tensor_contiguous(x)) {
+        *flat = *x;
+        flat->storage = NULL; /* borrowed: releasing it does nothing */
+    } else {
+        status = pl_op_to(c, flat, x, x->dtype);
+    }
     if (status == PL_OK) {
         status = pl_tensor_view(flat, 1, (int64_t[]){pl_tensor_count(x)}, &c->err);
     }
@@ -195,6 +241,10 @@ pl_status pl_op_reduce(pl_call *c, pl_tensor *out, const pl_tensor *x, pl_reduct
         if (status != PL_OK) return status;
         status = pl_op_reduce(c, out, &flat, op, 0, false);
         pl_tensor_release(&flat);
+        for (int i = 0; i < x->n_dims && keep_dim && status == PL_OK; i++) {
+            out->shape[i] = out->stride[i] = 1, out->n_dims = i + 1;
+            memcpy(out->dim[i], x->dim[i], PL_DIM_NAME);
+        }
         return status;
     }
     if (info->needs_elements && x->shape[dim] == 0) {
@@ -224,8 +274,13 @@ static pl_status like(pl_call *c, pl_tensor *out, const pl_tensor *x, pl_dtype d
 
 static void cumsum_line(line x, line out, const void *context) {
     (void)context;
+    uint64_t whole = 0;
+    for (int64_t i = 0; i < x.n && x.t->dtype != PL_F32; i++) {
+        whole += (uint64_t)get_int(x, i);
+        pl_set_element_int(out.t, out.at + i * out.stride, (int64_t)whole);
+    }
     double sum = 0;
-    for (int64_t i = 0; i < x.n; i++) {
+    for (int64_t i = 0; i < x.n && x.t->dtype == PL_F32; i++) {
         sum += get(x, i);
         pl_set_element(out.t, out.at + i * out.stride, sum);
     }
@@ -273,6 +328,7 @@ pl_status pl_op_log_softmax(pl_call *c, pl_tensor *out, const pl_tensor *x, int 
 
 typedef struct ranked {
     double value;
+    int64_t whole; /* of integers, which the value may round; else 0 */
     int64_t index;
 } ranked;
 
@@ -280,7 +336,7 @@ static int by_rank(const ranked *a, const ranked *b) {
     bool a_nan = isnan(a->value), b_nan = isnan(b->value);
     if (a_nan != b_nan) return a_nan ? 1 : -1;
     if (a->value != b->value && !a_nan) return a->value > b->value ? 1 : -1;
-    return 0;
+    return (a->whole > b->whole) - (a->whole < b->whole);
 }
 
 static int descending(const void *x, const void *y) {
@@ -317,21 +373,25 @@ static void sift_down(ranked *heap, int64_t n, int64_t i,
     }
 }
 
+static ranked rank(line x, int64_t i) {
+    return (ranked){get(x, i), x.t->dtype == PL_F32 ? 0 : get_int(x, i), i};
+}
+
 static void topk_line(line x, line out, const void *context) {
     const topk_job *job = context;
     ranked *heap = job->scratch;
     int64_t k = job->k;
-    for (int64_t i = 0; i < k; i++) heap[i] = (ranked){get(x, i), i};
+    for (int64_t i = 0; i < k; i++) heap[i] = rank(x, i);
     for (int64_t i = k / 2 - 1; i >= 0 && k < x.n; i--) sift_down(heap, k, i, job->compare);
     for (int64_t i = k; i < x.n && k > 0; i++) {
-        ranked candidate = {get(x, i), i};
+        ranked candidate = rank(x, i);
         if (job->compare(&candidate, &heap[0]) >= 0) continue;
         heap[0] = candidate;
         sift_down(heap, k, 0, job->compare);
     }
     if (k > 0) qsort(heap, (size_t)k, sizeof *heap, job->compare);
     for (int64_t i = 0; i < k; i++) {
-        pl_set_element(job->values, out.at + i * out.stride, heap[i].value);
+        pl_move_element(job->values, out.at + i * out.stride, x.t, x.at + heap[i].index * x.stride);
         pl_set_element_int(job->indices, out.at + i * out.stride, heap[i].index);
     }
 }
@@ -415,7 +475,7 @@ pl_status pl_op_gather(pl_call *c, pl_tensor *out, const pl_tensor *x, int dim,
                 return status;
             }
             int64_t source = at.at[2] + i * at.step[2] + place * (x->n_dims ? x->stride[dim] : 0);
-            pl_set_element(out, at.at[0] + i * at.step[0], pl_element(x, source));
+            pl_move_element(out, at.at[0] + i * at.step[0], x, source);
         }
     }
     return PL_OK;
@@ -450,7 +510,7 @@ pl_status pl_op_index_select(pl_call *c, pl_tensor *out, const pl_tensor *x, int
 }
 
 pl_status pl_op_index_fill_(pl_call *c, const pl_tensor *x, int dim, const pl_tensor *index,
-                            double value) {
+                            const pl_tensor *value) {
     pl_status status = check_number(c, x);
     if (status == PL_OK) status = check_index(c, index, 1);
     pl_tensor slice;
@@ -459,7 +519,7 @@ pl_status pl_op_index_fill_(pl_call *c, const pl_tensor *x, int dim, const pl_te
     }
     for (int64_t i = 0; status == PL_OK && i < index->shape[0]; i++) {
         status = each_slice(c, x, dim, index, i, &slice);
-        pl_op_fill_(&slice, value);
+        if (status == PL_OK) status = pl_op_copy_(c, &slice, value);
     }
     return status;
 }

@@ -48,7 +48,7 @@ pl_status pl_op_gather(pl_call *c, pl_tensor *out, const pl_tensor *x, int dim,
 pl_status pl_op_index_select(pl_call *c, pl_tensor *out, const pl_tensor *x, int dim,
                              const pl_tensor *index);
 pl_status pl_op_index_fill_(pl_call *c, const pl_tensor *x, int dim, const pl_tensor *index,
-                            double value);
+                            const pl_tensor *value); /* broadcast to a slice */
 
 /* One after another along dim (cat), or along a new dimension (stack). */
 pl_status pl_op_cat(pl_call *c, pl_tensor *out, const pl_tensor *const *parts, int n, int dim);

@@ -267,6 +267,11 @@ pl_status pl_tensor_name(pl_tensor *t, const char *const *names, pl_error *err) 
             return pl_fail(err, PL_ERR_ARGUMENT, "dimension name '%s': at most %d characters",
                            names[i], PL_DIM_NAME - 1);
         }
+        for (int j = 0; j < i && *names[i]; j++) {
+            if (strcmp(names[i], names[j]) == 0) {
+                return pl_fail(err, PL_ERR_ARGUMENT, "two dimensions named '%s'", names[i]);
+            }
+        }
     }
     memset(t->dim, 0, sizeof t->dim);
     for (int i = 0; names && i < t->n_dims; i++) memcpy(t->dim[i], names[i], strlen(names[i]));

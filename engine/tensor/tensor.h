@@ -68,7 +68,8 @@ pl_status pl_tensor_select(pl_tensor *t, int dim, int64_t index, pl_error *err);
 pl_status pl_tensor_transpose(pl_tensor *t, int dim_a, int dim_b, pl_error *err);
 /* Another shape over the same elements; one size may be -1. PL_ERR_SHAPE when strides forbid. */
 pl_status pl_tensor_view(pl_tensor *t, int n_dims, const int64_t *shape, pl_error *err);
-/* Names the dimensions; names may be NULL to clear, each shorter than PL_DIM_NAME. */
+/* Names the dimensions; names may be NULL to clear, each shorter than PL_DIM_NAME; "" leaves one
+ * unnamed, and the others differ. */
 pl_status pl_tensor_name(pl_tensor *t, const char *const *names, pl_error *err);
 /* The dimension with this name, or -1. */
 int pl_tensor_find_dim(const pl_tensor *t, const char *name);
