@@ -138,9 +138,20 @@ void pl_lua_end_lease(pl_lua_lease *lease) {
 
 /* -- calls and arguments -------------------------------------------------------------------- */
 
+static const char kernels_key;
+
+/* The kernels are chosen once for a state: asking the processor takes longer than adding rows. */
 void pl_lua_begin_call(lua_State *L, pl_call *c) {
     pl_error err;
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &kernels_key) == LUA_TLIGHTUSERDATA) {
+        *c = (pl_call){.kernels = lua_touserdata(L, -1), .n_threads = 1};
+        lua_pop(L, 1);
+        return;
+    }
+    lua_pop(L, 1);
     if (pl_call_init(c, 1, &err) != PL_OK) pl_lua_raise(L, &err);
+    lua_pushlightuserdata(L, (void *)c->kernels);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &kernels_key);
 }
 
 void pl_lua_check_call(lua_State *L, const pl_call *c, pl_status status) {
