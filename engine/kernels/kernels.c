@@ -7,7 +7,7 @@ const pl_kernels *pl_kernels_for(pl_isa isa) {
     if (!pl_cpu_supports(isa)) return NULL;
 #if defined(__x86_64__)
     if (isa == PL_ISA_AVX2) return pl_kernels_avx2();
-    if (isa == PL_ISA_AVX512) return pl_kernels_avx512();
+    if (isa == PL_ISA_AVX512) return pl_cpu_has_vnni() ? pl_kernels_vnni() : pl_kernels_avx512();
 #endif
     return isa == PL_ISA_PLAIN ? pl_kernels_plain() : NULL;
 }

@@ -1,9 +1,11 @@
 /* The kernels for AVX2 with FMA and F16C. */
 #include "lanes_avx2.h"
 
-#include "generic.h"
+#include "block_tiles.h"
 #include "tables.h"
 
+static const pl_kernels table = GENERIC_TABLE;
+
 const pl_kernels *pl_kernels_avx2(void) {
-    return &generic_table;
+    return &table;
 }

@@ -1,9 +1,11 @@
-/* The kernels for AVX-512. */
+/* The kernels for AVX-512 without VNNI. */
 #include "lanes_avx512.h"
 
-#include "generic.h"
+#include "block_tiles.h"
 #include "tables.h"
 
+static const pl_kernels table = GENERIC_TABLE;
+
 const pl_kernels *pl_kernels_avx512(void) {
-    return &generic_table;
+    return &table;
 }

@@ -1,9 +1,11 @@
 /* The kernels for any processor. */
 #include "lanes_plain.h"
 
-#include "generic.h"
+#include "block_tiles.h"
 #include "tables.h"
 
+static const pl_kernels table = GENERIC_TABLE;
+
 const pl_kernels *pl_kernels_plain(void) {
-    return &generic_table;
+    return &table;
 }

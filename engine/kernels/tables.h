@@ -7,5 +7,6 @@
 const pl_kernels *pl_kernels_plain(void);
 const pl_kernels *pl_kernels_avx2(void);
 const pl_kernels *pl_kernels_avx512(void);
+const pl_kernels *pl_kernels_vnni(void); /* AVX-512 with int8 dot products */
 
 #endif

@@ -13,6 +13,7 @@
 #include "../../engine/base/random.h"
 #include "../../engine/kernels/blocks.h"
 #include "../../engine/kernels/kernels.h"
+#include "../../engine/kernels/tables.h"
 
 static const size_t lengths[] = {0, 1, 2, 7, 15, 16, 17, 31, 33, 48, 64, 70, 255, 257, 1000};
 enum { N_LENGTHS = sizeof lengths / sizeof *lengths, MOST = 1024 };
@@ -50,6 +51,7 @@ static void for_each_isa(with_table run) {
         const pl_kernels *k = pl_kernels_for((pl_isa)isa);
         if (k) run(plain, k);
     }
+    if (pl_cpu_has_vnni()) run(plain, pl_kernels_avx512()); /* what others without it would use */
 }
 
 static float a[MOST], b[MOST], c[MOST], out[MOST], want[MOST];
@@ -193,8 +195,9 @@ static void random_block(uint8_t *block, pl_dtype dtype, pl_random *random) {
 }
 
 static void check_quantised(const pl_kernels *plain, const pl_kernels *k) {
-    enum { BLOCKS = 3, OUT = 5, IN = 256 * BLOCKS };
+    enum { BLOCKS = 3, OUT = 37, IN = 256 * BLOCKS };
     static uint8_t w[OUT * BLOCKS * 8 * 40];
+    static float got[ROWS * OUT], ref[ROWS * OUT], alone[OUT];
     static char rounded[ROWS * IN * 2], rounded_plain[ROWS * IN * 2];
     static float x[ROWS * IN], wide[OUT * IN], wide_plain[OUT * IN];
     pl_random random = {.seed = 9};
@@ -217,7 +220,6 @@ static void check_quantised(const pl_kernels *plain, const pl_kernels *k) {
             plain->to_f32[dtype](wide_plain + j * IN, w + j * row_bytes, IN);
         }
         assert_same(wide, wide_plain, OUT * IN, info->name, IN);
-        float got[ROWS * OUT], ref[ROWS * OUT], alone[OUT];
         k->tile_quantised[dtype](got, OUT, w, row_bytes, OUT, rounded, act_bytes, ROWS, IN);
         plain->tile_quantised[dtype](ref, OUT, w, row_bytes, OUT, rounded_plain, act_bytes, ROWS,
                                      IN);
