@@ -333,8 +333,11 @@ static int length(lua_State *L) {
 }
 
 void pl_lua_open_tensor(lua_State *L) {
-    static const luaL_Reg methods[] = {
-        {"close", close_tensor}, {"save", pl_lua_tensor_save}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"close", close_tensor},
+                                       {"save", pl_lua_tensor_save},
+                                       {"uniform_", pl_lua_tensor_uniform},
+                                       {"normal_", pl_lua_tensor_normal},
+                                       {NULL, NULL}};
     static const luaL_Reg getters[] = {
         {"shape", get_shape}, {"dtype", get_dtype}, {"n_dims", get_n_dims}, {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", close_tensor},

@@ -84,6 +84,9 @@ int pl_lua_tensor_show(lua_State *L);
 int pl_lua_tensor_at(lua_State *L);
 int pl_lua_tensor_set(lua_State *L);
 int pl_lua_tensor_call(lua_State *L);
+/* Random numbers in place. */
+int pl_lua_tensor_uniform(lua_State *L);
+int pl_lua_tensor_normal(lua_State *L);
 /* t:save(path). */
 int pl_lua_tensor_save(lua_State *L);
 /* pl.zeros and its kin, added to the table on top of the stack. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../engine/tensor/cursor.h"
+#include "../engine/tensor/einsum.h"
 #include "../engine/tensor/elementwise.h"
 #include "../engine/tensor/linalg.h"
 #include "../engine/tensor/reduce.h"
@@ -56,8 +57,16 @@ static int lstsq(lua_State *L) {
 static int cholesky(lua_State *L) {
     return single(L, pl_op_cholesky);
 }
+static int inv(lua_State *L) {
+    return single(L, pl_op_inv);
+}
+static int eig(lua_State *L) {
+    return two(L, pl_op_eig);
+}
 static int eigvals(lua_State *L) {
-    return single(L, pl_op_eigvals);
+    two(L, pl_op_eig);
+    lua_pop(L, 1);
+    return 1;
 }
 static int eigh(lua_State *L) {
     return two(L, pl_op_eigh);
@@ -327,13 +336,13 @@ static int allclose(lua_State *L) {
 }
 
 void pl_lua_tensor_algebra(lua_State *L) {
-    static const luaL_Reg methods[] = {{"matmul", matmul},     {"solve", solve},
-                                       {"lstsq", lstsq},       {"svd", svd},
-                                       {"eigh", eigh},         {"eigvals", eigvals},
-                                       {"cholesky", cholesky}, {"qr", qr},
-                                       {"det", det},           {"cross_entropy", cross_entropy},
-                                       {"kl_div", kl_div},     {"cosine", cosine},
-                                       {"allclose", allclose}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"matmul", matmul},   {"solve", solve},   {"lstsq", lstsq},
+        {"svd", svd},         {"eigh", eigh},     {"eig", eig},
+        {"eigvals", eigvals}, {"inv", inv},       {"cholesky", cholesky},
+        {"qr", qr},           {"det", det},       {"cross_entropy", cross_entropy},
+        {"kl_div", kl_div},   {"cosine", cosine}, {"allclose", allclose},
+        {NULL, NULL}};
     static const luaL_Reg functions[] = {{"einsum", einsum}, {"cat", cat},       {"stack", stack},
                                          {"where", where},   {"matmul", matmul}, {NULL, NULL}};
     luaL_setfuncs(L, methods, 0);

@@ -157,14 +157,10 @@ static int linspace(lua_State *L) {
     return 1;
 }
 
-/* pl.rand(2, 3, {seed = 1}), pl.randn: without a seed the numbers differ from call to call */
-static int fill_random(lua_State *L, float (*draw)(pl_random *)) {
-    int options;
-    pl_tensor *t = push_shaped(L, 1, &options);
-    int place = lua_gettop(L);
+/* options.seed, or a seed from math.random: without one the numbers differ from call to call. */
+static pl_random begin_random(lua_State *L, int options) {
     int64_t seed = 0;
     if (lua_istable(L, options) && lua_getfield(L, options, "seed") != LUA_TNIL) {
-        lua_pop(L, 1);
         pl_lua_opt_integer(L, options, "seed", &seed);
     } else {
         lua_getglobal(L, "math");
@@ -173,11 +169,63 @@ static int fill_random(lua_State *L, float (*draw)(pl_random *)) {
         lua_call(L, 1, 1);
         seed = lua_tointeger(L, -1);
     }
+    return (pl_random){.seed = (uint64_t)seed};
+}
+
+/* Elements offset + scale * draw, in the order of their indices. */
+static void draw_elements(lua_State *L, pl_tensor *t, pl_random random, float (*draw)(pl_random *),
+                          double offset, double scale) {
     if (t->dtype != PL_F32) pl_lua_fail(L, PL_ERR_ARGUMENT, "random numbers are float32");
-    pl_random random = {.seed = (uint64_t)seed};
-    int64_t n = pl_tensor_count(t);
-    for (int64_t i = 0; i < n; i++) ((float *)t->data)[i] = draw(&random);
+    const pl_tensor *operand = t;
+    pl_cursor at = pl_cursor_begin(t->n_dims, t->shape, &operand, 1);
+    for (int64_t r = 0; r < at.n_rows; r++, pl_cursor_next(&at)) {
+        for (int64_t i = 0; i < at.width; i++) {
+            double x = offset + scale * (double)draw(&random);
+            ((float *)t->data)[at.at[0] + i * at.step[0]] = (float)x;
+        }
+    }
+}
+
+/* pl.rand(2, 3, {seed = 1}), pl.randn */
+static int fill_random(lua_State *L, float (*draw)(pl_random *)) {
+    int options;
+    pl_tensor *t = push_shaped(L, 1, &options);
+    int place = lua_gettop(L);
+    pl_random random = begin_random(L, options);
+    draw_elements(L, t, random, draw, 0, 1);
     lua_pushvalue(L, place);
+    return 1;
+}
+
+/* The two numbers that may stand after the tensor, and the place of the options. */
+static int spread(lua_State *L, double *first, double *second) {
+    static const char *const known[] = {"seed", NULL};
+    int options = 2;
+    for (double *out = first; options < 4 && lua_type(L, options) == LUA_TNUMBER; out = second) {
+        *out = lua_tonumber(L, options++);
+    }
+    if (lua_isnil(L, options)) options = 4;
+    pl_lua_check_options(L, options, known);
+    return options;
+}
+
+/* t:uniform_(low or 0, high or 1, {seed = 1}) */
+int pl_lua_tensor_uniform(lua_State *L) {
+    double low = 0, high = 1;
+    pl_tensor *t = pl_lua_check_writable(L, 1);
+    pl_random random = begin_random(L, spread(L, &low, &high));
+    draw_elements(L, t, random, pl_random_uniform, low, high - low);
+    lua_settop(L, 1);
+    return 1;
+}
+
+/* t:normal_(mean or 0, std or 1, {seed = 1}) */
+int pl_lua_tensor_normal(lua_State *L) {
+    double mean = 0, std = 1;
+    pl_tensor *t = pl_lua_check_writable(L, 1);
+    pl_random random = begin_random(L, spread(L, &mean, &std));
+    draw_elements(L, t, random, pl_random_normal, mean, std);
+    lua_settop(L, 1);
     return 1;
 }
 

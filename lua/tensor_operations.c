@@ -252,11 +252,16 @@ static int best(lua_State *L, int64_t k, int dim_arg, bool largest) {
     return 2;
 }
 
-/* x:topk(k [, dim]) -> values, indices, the largest first */
+/* x:topk(k [, dim], {largest = false}) -> values, indices, the best first */
 static int topk(lua_State *L) {
+    static const char *const known[] = {"largest", NULL};
+    bool largest = true;
+    int options = lua_istable(L, 3) ? 3 : 4;
+    pl_lua_check_options(L, options, known);
+    pl_lua_opt_bool(L, options, "largest", &largest);
     int64_t k = pl_lua_check_integer(L, 2, "k");
     if (k < 0) pl_lua_fail(L, PL_ERR_ARGUMENT, "k = %lld: expected 0 or more", (long long)k);
-    return best(L, k, 3, true);
+    return best(L, k, options == 3 ? 5 : 3, largest);
 }
 
 /* x:sort([dim], {descending = true}) -> values, indices */

@@ -10,11 +10,13 @@
 #include "common.h"
 #include "tensor.h"
 
-enum { EDGE = 3, MOST = 8, NUMBER = 32 };
+enum { NUMBER = 32, PLENTY = 1000 };
 
 typedef struct format {
     int width, digits;
     bool scientific, whole;
+    int64_t most,
+        edge; /* of a dimension longer than most, `edge` elements at either end are shown */
 } format;
 
 static void write_number(char out[NUMBER], const pl_tensor *t, int64_t at, const format *f) {
@@ -28,19 +30,31 @@ static void write_number(char out[NUMBER], const pl_tensor *t, int64_t at, const
     }
 }
 
-/* Calls visit for the shown indices of a dimension; -1 stands for those left out. */
-static int64_t shown(int64_t n, int64_t i) {
-    if (n <= MOST) return i < n ? i : n;
-    if (i < EDGE) return i;
-    return i == EDGE ? -1 : n - (2 * EDGE + 1 - i);
+/* The index of the i-th thing shown of a dimension; -1 stands for those left out. */
+static int64_t shown(const format *f, int64_t n, int64_t i) {
+    if (n <= f->most || i < f->edge) return i;
+    return i == f->edge ? -1 : n - (2 * f->edge + 1 - i);
 }
 
-static int64_t n_shown(int64_t n) {
-    return n <= MOST ? n : 2 * EDGE + 1;
+static int64_t n_shown(const format *f, int64_t n) {
+    return n <= f->most ? n : 2 * f->edge + 1;
+}
+
+/* Shows less of every dimension until the whole is no more than plenty. */
+static void choose_edges(const pl_tensor *t, format *f) {
+    f->most = 8, f->edge = 3;
+    for (;;) {
+        int64_t n = 1;
+        for (int i = 0; i < t->n_dims; i++) n *= n_shown(f, t->shape[i]);
+        if (n <= PLENTY || f->edge == 1) return;
+        f->edge--;
+        f->most = 2 * f->edge + 1;
+    }
 }
 
 /* Decides how to write, from the elements that will be shown. */
-static void survey(const pl_tensor *t, int dim, int64_t at, double *most, double *least) {
+static void survey(const format *f, const pl_tensor *t, int dim, int64_t at, double *most,
+                   double *least) {
     if (dim == t->n_dims) {
         double a = fabs(pl_element(t, at));
         if (!isfinite(a)) return;
@@ -48,9 +62,9 @@ static void survey(const pl_tensor *t, int dim, int64_t at, double *most, double
         if (a > 0 && a < *least) *least = a;
         return;
     }
-    for (int64_t i = 0; i < n_shown(t->shape[dim]); i++) {
-        int64_t index = shown(t->shape[dim], i);
-        if (index >= 0) survey(t, dim + 1, at + index * t->stride[dim], most, least);
+    for (int64_t i = 0; i < n_shown(f, t->shape[dim]); i++) {
+        int64_t index = shown(f, t->shape[dim], i);
+        if (index >= 0) survey(f, t, dim + 1, at + index * t->stride[dim], most, least);
     }
 }
 
@@ -62,8 +76,8 @@ static void find_width(const pl_tensor *t, int dim, int64_t at, format *f) {
         if (length > f->width) f->width = length;
         return;
     }
-    for (int64_t i = 0; i < n_shown(t->shape[dim]); i++) {
-        int64_t index = shown(t->shape[dim], i);
+    for (int64_t i = 0; i < n_shown(f, t->shape[dim]); i++) {
+        int64_t index = shown(f, t->shape[dim], i);
         if (index >= 0) find_width(t, dim + 1, at + index * t->stride[dim], f);
     }
 }
@@ -71,7 +85,8 @@ static void find_width(const pl_tensor *t, int dim, int64_t at, format *f) {
 static format choose_format(const pl_tensor *t) {
     double most = 0, least = INFINITY;
     format f = {.digits = 4, .whole = t->dtype != PL_F32};
-    survey(t, 0, 0, &most, &least);
+    choose_edges(t, &f);
+    survey(&f, t, 0, 0, &most, &least);
     f.scientific = most >= 1e5 || (least < 1e-3 && most < 1e-1) || (most > 0 && most / least > 1e7);
     find_width(t, 0, 0, &f);
     return f;
@@ -80,8 +95,8 @@ static format choose_format(const pl_tensor *t) {
 static void write_dim(luaL_Buffer *b, const pl_tensor *t, int dim, int64_t at, const format *f) {
     bool last = dim == t->n_dims - 1;
     luaL_addchar(b, '[');
-    for (int64_t i = 0; i < n_shown(t->shape[dim]); i++) {
-        int64_t index = shown(t->shape[dim], i);
+    for (int64_t i = 0; i < n_shown(f, t->shape[dim]); i++) {
+        int64_t index = shown(f, t->shape[dim], i);
         if (i > 0) luaL_addstring(b, last ? ", " : ",\n");
         for (int s = 0; s <= dim && i > 0 && !last; s++) luaL_addchar(b, ' ');
         if (index < 0) {

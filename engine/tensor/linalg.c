@@ -114,7 +114,8 @@ static int smaller(int a, int b) {
 /* A float32 copy with contiguous rows, or the tensor itself where it has them already. */
 static pl_status as_rows(pl_call *c, pl_tensor *out, const pl_tensor *t) {
     if (t->dtype == PL_F32 && t->stride[t->n_dims - 1] == 1 &&
-        t->stride[t->n_dims - 2] >= t->shape[t->n_dims - 1]) {
+        t->stride[t->n_dims - 2] >= t->shape[t->n_dims - 1] &&
+        t->stride[t->n_dims - 2] <= INT_MAX) {
         *out = *t;
         out->storage = NULL; /* borrowed: releasing it does nothing */
         return PL_OK;
@@ -207,199 +208,6 @@ pl_status pl_op_matmul(pl_call *c, pl_tensor *out, const pl_tensor *a, const pl_
             pl_tensor_select(out, b->n_dims == 1 ? out->n_dims - 1 : out->n_dims - 2, 0, &c->err);
     }
     return status;
-}
-
-/* -- einsum ------------------------------------------------------------------------------------ */
-
-enum { MOST_OPERANDS = 8 };
-
-typedef struct einsum {
-    char letters[PL_MAX_DIMS + 1]; /* the output's first, then the ones summed over */
-    int n_letters, n_out;
-    int64_t size[PL_MAX_DIMS];
-    int64_t stride[MOST_OPERANDS][PL_MAX_DIMS]; /* of each letter */
-} einsum;
-
-static int find_letter(const einsum *e, char letter) {
-    const char *place = memchr(e->letters, letter, (size_t)e->n_letters);
-    return place ? (int)(place - e->letters) : -1;
-}
-
-static pl_status add_letter(pl_call *c, einsum *e, char letter) {
-    if (!((letter >= 'a' && letter <= 'z') || (letter >= 'A' && letter <= 'Z'))) {
-        return pl_fail(&c->err, PL_ERR_ARGUMENT, "einsum: unexpected '%c'", letter);
-    }
-    if (find_letter(e, letter) >= 0) return PL_OK;
-    if (e->n_letters == PL_MAX_DIMS) {
-        return pl_fail(&c->err, PL_ERR_UNSUPPORTED, "einsum: more than %d letters", PL_MAX_DIMS);
-    }
-    e->size[e->n_letters] = -1;
-    e->letters[e->n_letters++] = letter;
-    return PL_OK;
-}
-
-/* Without an arrow: the letters that occur once, in alphabetical order. */
-static pl_status implicit_output(pl_call *c, einsum *e, const char *inputs) {
-    pl_status status = PL_OK;
-    for (int letter = 'A'; letter <= 'z' && status == PL_OK; letter++) {
-        const char *first = strchr(inputs, letter);
-        if (first && !strchr(first + 1, letter) && letter != ',') {
-            status = add_letter(c, e, (char)letter);
-        }
-    }
-    return status;
-}
-
-static pl_status read_operand(pl_call *c, einsum *e, const char *labels, size_t n, int operand,
-                              const pl_tensor *t) {
-    if ((int)n != t->n_dims) {
-        char shape[PL_SHAPE_TEXT];
-        return pl_fail(&c->err, PL_ERR_SHAPE,
-                       "einsum: '%.*s' names %zu dimensions, operand %d is %s", (int)n, labels, n,
-                       operand + 1, pl_tensor_shape_text(t, shape));
-    }
-    for (size_t i = 0; i < n; i++) {
-        pl_status status = add_letter(c, e, labels[i]);
-        if (status != PL_OK) return status;
-        int l = find_letter(e, labels[i]);
-        if (e->size[l] >= 0 && e->size[l] != t->shape[i]) {
-            return pl_fail(&c->err, PL_ERR_SHAPE, "einsum: '%c' is %lld and %lld", labels[i],
-                           (long long)e->size[l], (long long)t->shape[i]);
-        }
-        e->size[l] = t->shape[i];
-        e->stride[operand][l] += t->stride[i]; /* a letter twice: the diagonal */
-    }
-    return PL_OK;
-}
-
-/* Reads "ij,jk->ik", without spaces. */
-static pl_status read_equation(pl_call *c, einsum *e, char *equation,
-                               const pl_tensor *const *operands, int n_operands) {
-    char *arrow = strstr(equation, "->");
-    pl_status status = PL_OK;
-    if (arrow) {
-        *arrow = 0;
-        for (const char *l = arrow + 2; *l && status == PL_OK; l++) {
-            if (find_letter(e, *l) >= 0) {
-                return pl_fail(&c->err, PL_ERR_ARGUMENT, "einsum: '%c' twice in the output", *l);
-            }
-            status = add_letter(c, e, *l);
-        }
-    } else {
-        status = implicit_output(c, e, equation);
-    }
-    e->n_out = e->n_letters;
-    const char *at = equation;
-    for (int i = 0; i < n_operands && status == PL_OK; i++) {
-        size_t n = strcspn(at, ",");
-        bool last = at[n] == 0;
-        if (last != (i == n_operands - 1)) {
-            return pl_fail(&c->err, PL_ERR_ARGUMENT, "einsum: '%s' does not name %d operands",
-                           equation, n_operands);
-        }
-        status = read_operand(c, e, at, n, i, operands[i]);
-        at += n + !last;
-    }
-    for (int l = 0; l < e->n_out && status == PL_OK; l++) {
-        if (e->size[l] < 0) {
-            status = pl_fail(&c->err, PL_ERR_ARGUMENT, "einsum: '%c' stands in the output only",
-                             e->letters[l]);
-        }
-    }
-    return status;
-}
-
-/* Steps an index over letters [first, last); false when it comes round. */
-static bool step(const einsum *e, int64_t *index, int first, int last) {
-    for (int l = last - 1; l >= first; l--) {
-        if (++index[l] < e->size[l]) return true;
-        index[l] = 0;
-    }
-    return false;
-}
-
-static double summed(const einsum *e, int64_t *index, const pl_tensor *const *operands, int n) {
-    double sum = 0;
-    for (int l = e->n_out; l < e->n_letters; l++) {
-        index[l] = 0;
-        if (e->size[l] == 0) return 0;
-    }
-    do {
-        double product = 1;
-        for (int o = 0; o < n; o++) {
-            int64_t at = 0;
-            for (int l = 0; l < e->n_letters; l++) at += index[l] * e->stride[o][l];
-            product *= pl_element(operands[o], at);
-        }
-        sum += product;
-    } while (step(e, index, e->n_out, e->n_letters));
-    return sum;
-}
-
-/* Two operands that are a plain product of matrices, each letter in its usual place. */
-static bool einsum_matmul(pl_call *c, pl_tensor *out, const char *equation,
-                          const pl_tensor *const *operands, int n, pl_status *status) {
-    static const struct {
-        const char *pattern;
-        bool turn_a, turn_b;
-    } forms[] = {
-        {"01,12->02", false, false}, {"01,21->02", false, true}, {"10,12->02", true, false}};
-    for (size_t f = 0; f < sizeof forms / sizeof *forms && n == 2; f++) {
-        const char *p = forms[f].pattern;
-        char map[3] = {0};
-        bool same = strlen(equation) == strlen(p);
-        for (size_t i = 0; same && p[i]; i++) {
-            if (p[i] < '0' || p[i] > '2')
-                same = p[i] == equation[i];
-            else if (!map[p[i] - '0'])
-                map[p[i] - '0'] = equation[i];
-            else
-                same = map[p[i] - '0'] == equation[i];
-        }
-        if (!same || map[0] == map[1] || map[1] == map[2] || map[0] == map[2]) continue;
-        pl_tensor a = *operands[0], b = *operands[1];
-        if (a.n_dims != 2 || b.n_dims != 2) return false;
-        int inner_a = forms[f].turn_a ? 0 : 1, inner_b = forms[f].turn_b ? 1 : 0;
-        if (a.shape[inner_a] != b.shape[inner_b]) return false; /* the letter is named below */
-        *status = forms[f].turn_a ? pl_tensor_transpose(&a, 0, 1, &c->err) : PL_OK;
-        if (*status == PL_OK && forms[f].turn_b) *status = pl_tensor_transpose(&b, 0, 1, &c->err);
-        if (*status == PL_OK) *status = pl_op_matmul(c, out, &a, &b);
-        return true;
-    }
-    return false;
-}
-
-pl_status pl_op_einsum(pl_call *c, pl_tensor *out, const char *equation,
-                       const pl_tensor *const *operands, int n_operands) {
-    char plain[128] = "";
-    size_t n = 0;
-    for (const char *p = equation; *p && n + 1 < sizeof plain; p++) {
-        if (*p != ' ') plain[n++] = *p;
-    }
-    plain[n] = 0;
-    if (n_operands < 1 || n_operands > MOST_OPERANDS || n + 1 == sizeof plain) {
-        return pl_fail(&c->err, PL_ERR_ARGUMENT,
-                       "einsum: expected 1 to %d operands and an equation", MOST_OPERANDS);
-    }
-    for (int i = 0; i < n_operands; i++) {
-        if (operands[i]->dtype != PL_F32 && operands[i]->dtype != PL_I32 &&
-            operands[i]->dtype != PL_I64) {
-            return pl_fail(&c->err, PL_ERR_SHAPE, "einsum: convert operand %d with :float() first",
-                           i + 1);
-        }
-    }
-    pl_status status;
-    if (einsum_matmul(c, out, plain, operands, n_operands, &status)) return status;
-    einsum e = {.n_letters = 0};
-    status = read_equation(c, &e, plain, operands, n_operands);
-    if (status == PL_OK) status = pl_call_tensor(c, out, PL_F32, e.n_out, e.size);
-    if (status != PL_OK) return status;
-    int64_t index[PL_MAX_DIMS] = {0}, count = pl_tensor_count(out);
-    for (int64_t i = 0; i < count; i++) {
-        ((float *)out->data)[i] = (float)summed(&e, index, operands, n_operands);
-        step(&e, index, 0, e.n_out);
-    }
-    return PL_OK;
 }
 
 /* -- equations --------------------------------------------------------------------------------- */
@@ -513,6 +321,7 @@ pl_status pl_op_svd(pl_call *c, pl_tensor *u, pl_tensor *s, pl_tensor *vt, const
     if (status == PL_OK) status = store_matrix(c, u, &left, x.m, k);
     if (status == PL_OK) status = store_vector(c, s, values, k);
     if (status == PL_OK) status = store_matrix(c, vt, &right, k, x.n);
+    if (status != PL_OK) pl_tensor_release(u), pl_tensor_release(s);
     free(work), free(iwork), free(values), free(left.data), free(right.data), free(x.data);
     return status;
 }
@@ -540,32 +349,70 @@ pl_status pl_op_eigh(pl_call *c, pl_tensor *values, pl_tensor *vectors, const pl
     }
     if (status == PL_OK) status = store_vector(c, values, w, x.n);
     if (status == PL_OK) status = store_matrix(c, vectors, &x, x.n, x.n);
+    if (status != PL_OK) pl_tensor_release(values);
     free(iwork), free(work), free(w), free(x.data);
     return status;
 }
 
-pl_status pl_op_eigvals(pl_call *c, pl_tensor *values, const pl_tensor *a) {
-    matrix x = {0};
+/* LAPACK gives the eigenvectors of a conjugate pair as two real columns: real part, imaginary. */
+static void store_eigen(const pl_tensor *values, const pl_tensor *vectors, const float *real,
+                        const float *imaginary, const matrix *x) {
+    float *value = values->data, *vector = vectors->data;
+    int n = x->n, sign = 1;
+    for (int j = 0; j < n; j++) {
+        value[2 * j] = real[j];
+        value[2 * j + 1] = imaginary[j];
+        bool pair = imaginary[j] != 0;
+        int first = pair && sign < 0 ? j - 1 : j;
+        for (int i = 0; i < n; i++) {
+            float *to = vector + 2 * ((int64_t)i * n + j);
+            to[0] = x->data[(int64_t)first * x->ld + i];
+            to[1] = pair ? (float)sign * x->data[(int64_t)(first + 1) * x->ld + i] : 0;
+        }
+        sign = pair ? -sign : 1;
+    }
+}
+
+pl_status pl_op_eig(pl_call *c, pl_tensor *values, pl_tensor *vectors, const pl_tensor *a) {
+    matrix x = {.ld = 1}, right = {.ld = 1};
     float *parts = NULL, *work = NULL;
-    int info = 0, one = 1;
+    int info = 0, one = 1, size = 0;
     use_one_thread();
-    pl_status status = check_square(c, a, "eigvals");
+    pl_status status = check_square(c, a, "eig");
     if (status == PL_OK) status = load_matrix(c, &x, a, 0);
-    int size = 8 * (x.n + 1);
-    parts = calloc(2 * ((size_t)x.n + 1), sizeof *parts);
-    work = calloc((size_t)size, sizeof *work);
-    if (status == PL_OK && (!parts || !work)) status = no_memory(c);
     if (status == PL_OK) {
-        sgeev_("N", "N", &x.n, x.data, &x.ld, parts, parts + x.n, NULL, &one, NULL, &one, work,
-               &size, &info);
-        if (info) status = failed(c, "eigvals", info, "the iteration did not converge");
+        size = 8 * (x.n + 1);
+        right = (matrix){calloc((size_t)x.ld * (size_t)(x.n + 1), sizeof(float)), x.n, x.n, x.ld};
+        parts = calloc(2 * ((size_t)x.n + 1), sizeof *parts);
+        work = calloc((size_t)size, sizeof *work);
+        if (!parts || !work || !right.data) status = no_memory(c);
+    }
+    if (status == PL_OK) {
+        sgeev_("N", "V", &x.n, x.data, &x.ld, parts, parts + x.n, NULL, &one, right.data, &right.ld,
+               work, &size, &info);
+        if (info) status = failed(c, "eig", info, "the iteration did not converge");
     }
     if (status == PL_OK) status = pl_call_tensor(c, values, PL_F32, 2, (int64_t[]){x.n, 2});
-    for (int i = 0; i < x.n && status == PL_OK; i++) {
-        ((float *)values->data)[2 * i] = parts[i];
-        ((float *)values->data)[2 * i + 1] = parts[x.n + i];
+    if (status == PL_OK) {
+        status = pl_call_tensor(c, vectors, PL_F32, 3, (int64_t[]){x.n, x.n, 2});
+        if (status != PL_OK) pl_tensor_release(values);
     }
-    free(work), free(parts), free(x.data);
+    if (status == PL_OK) store_eigen(values, vectors, parts, parts + x.n, &right);
+    free(work), free(parts), free(right.data), free(x.data);
+    return status;
+}
+
+pl_status pl_op_inv(pl_call *c, pl_tensor *out, const pl_tensor *a) {
+    pl_tensor one = {0};
+    pl_status status = check_square(c, a, "inv");
+    if (status == PL_OK) status = pl_call_tensor(c, &one, PL_F32, 2, a->shape);
+    if (status != PL_OK) return status;
+    for (int64_t i = 0; i < a->shape[0] * a->shape[0]; i++) {
+        ((float *)one.data)[i] = i % (a->shape[0] + 1) == 0;
+    }
+    status = pl_op_solve(c, out, a, &one);
+    if (status != PL_OK) pl_error_prefix(&c->err, status, "inv");
+    pl_tensor_release(&one);
     return status;
 }
 

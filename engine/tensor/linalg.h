@@ -11,11 +11,6 @@
  * row and a column, as in NumPy. */
 pl_status pl_op_matmul(pl_call *c, pl_tensor *out, const pl_tensor *a, const pl_tensor *b);
 
-/* Einstein's summation: "ij,jk->ik". Letters that the output lacks are summed over; without "->"
- * the output has the letters that occur once, in alphabetical order. At most 8 letters. */
-pl_status pl_op_einsum(pl_call *c, pl_tensor *out, const char *equation,
-                       const pl_tensor *const *operands, int n_operands);
-
 /* a x = b, a [n, n], b [n] or [n, m]. PL_ERR_ARGUMENT when a is singular. */
 pl_status pl_op_solve(pl_call *c, pl_tensor *x, const pl_tensor *a, const pl_tensor *b);
 /* The x of least norm that minimises |a x - b|, a [m, n] of any rank. */
@@ -24,8 +19,11 @@ pl_status pl_op_lstsq(pl_call *c, pl_tensor *x, const pl_tensor *a, const pl_ten
 pl_status pl_op_svd(pl_call *c, pl_tensor *u, pl_tensor *s, pl_tensor *vt, const pl_tensor *a);
 /* Symmetric a [n, n] (the lower half is read): values [n] ascending, vectors [n, n] in columns. */
 pl_status pl_op_eigh(pl_call *c, pl_tensor *values, pl_tensor *vectors, const pl_tensor *a);
-/* General a [n, n]: eigenvalues [n, 2] as real and imaginary part. */
-pl_status pl_op_eigvals(pl_call *c, pl_tensor *values, const pl_tensor *a);
+/* General a [n, n]: values [n, 2] and vectors [n, n, 2], the last dimension real and imaginary
+ * part; vector j is [:, j], of length 1. */
+pl_status pl_op_eig(pl_call *c, pl_tensor *values, pl_tensor *vectors, const pl_tensor *a);
+/* The inverse of a [n, n]. PL_ERR_ARGUMENT when a is singular. */
+pl_status pl_op_inv(pl_call *c, pl_tensor *out, const pl_tensor *a);
 /* Lower l with l lᵀ = a. PL_ERR_ARGUMENT when a is not positive definite. */
 pl_status pl_op_cholesky(pl_call *c, pl_tensor *l, const pl_tensor *a);
 /* a = q r: a [m, n], q [m, k], r [k, n]. */
