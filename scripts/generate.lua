@@ -33,7 +33,8 @@ local model = cli.load(args)
 -- The likeliest tokens as bars, the chosen one marked.
 local function show_step(step, text)
   local p, listed = step.logits:softmax(), false
-  print(terminal.paint(("position %d, entropy %.2f bits"):format(step.pos, step.entropy / math.log(2)), "grey"))
+  print(terminal.paint(("position %d, entropy %.2f bits; drawn at temperature %g"):format(step.pos,
+    step.entropy / math.log(2), args.temp), "grey"))
   local function show(piece, probability, chosen)
     local line = ("%s %s  %5.1f %%  %s"):format(chosen and ">" or " ", terminal.fit(terminal.piece(piece), 16),
       100 * probability, terminal.bar(probability, 40):gsub(" +$", ""))

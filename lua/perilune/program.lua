@@ -6,7 +6,7 @@ local host = require "perilune.host"
 local usage = [[
 usage: perilune [OPTIONS]                   an interactive session
        perilune NAME [ARGUMENTS]            one of the programs below; each knows --help
-       perilune SCRIPT.lua [ARGUMENTS]      a script of yours, with arg as in lua
+       perilune SCRIPT.lua [ARGUMENTS]      a script of yours (- reads it from input)
        perilune [OPTIONS] -e CODE [...]     a piece of Lua, with pl and model ready
        perilune help [NAME]                 this, or all about one program
        perilune --version
@@ -114,18 +114,18 @@ end
 -- Everything after the options: a session, code, a program or a script.
 local function dispatch(argv, first, code)
   local name = argv[first]
-  if code or not name then set_globals() end
+  if code or not name or name == "-" then set_globals() end
   if code then
     run(compiled(load(code, "=(command line)")), "-e", argv, first)
   elseif script_path(name or "") then
     run(compiled(loadfile(script_path(name))), name, with_settings(argv, first + 1), 1)
-  elseif name then
+  elseif name and name ~= "-" then
     local path = (name:find("%.lua$") or name:find("/")) and name or fail_unknown(name)
     run(compiled(loadfile(path)), name, argv, first + 1)
-  elseif host.is_terminal(0) then
+  elseif not name and host.is_terminal(0) then
     require "perilune.interactive"(settings.traceback)
   else
-    run(compiled(load(io.read("a"), "=stdin")), "stdin", argv, first)
+    run(compiled(load(io.read("a"), "=stdin")), "-", argv, first + 1)
   end
 end
 
@@ -201,6 +201,7 @@ return function(argv)
   host.clear_interrupt()
   io.stdout:flush()
   if good then return 0 end
-  io.stderr:write("perilune: ", problem.text, "\n")
+  local fresh = problem.status == statuses.interrupted and host.is_terminal(1) and "\n" or ""
+  io.stderr:write(fresh, "perilune: ", problem.text, "\n")
   return problem.status
 end
