@@ -3,6 +3,7 @@
 
 local complete = {}
 
+local pl = require "perilune"
 local has_host, host = pcall(require, "perilune.host")
 
 -- -- models ------------------------------------------------------------------------------------
@@ -61,9 +62,9 @@ function complete.members(value, methods)
   if type(value) == "string" then add_keys(names, string, 0) end
   if type(value) ~= "userdata" then return names end
   local meta = debug.getmetatable(value)
-  local index = type(meta) == "table" and rawget(meta, "__index")
-  if type(index) == "table" then add_keys(names, index, 0) end
-  local getters = type(meta) == "table" and rawget(meta, "getters") or nil
+  if type(meta) ~= "table" then return names end
+  local index, getters = rawget(meta, "__index"), rawget(meta, "getters")
+  add_keys(names, pl.types[rawget(meta, "__name")] or index, 0)
   for i = 1, type(index) == "function" and math.huge or 0 do -- the binding keeps its tables there
     local name, upvalue = debug.getupvalue(index, i)
     if not name then break end

@@ -1,0 +1,42 @@
+local pl = require "perilune"
+local reference = require "perilune.reference"
+
+-- The functions that the annotations describe, as a set of "Owner.name".
+local function described()
+  local set = {}
+  for _, file in ipairs({ "model", "tensor" }) do
+    for line in io.lines(pl.home .. "/lua/perilune/meta/" .. file .. ".lua") do
+      local name = line:match("^function%s+([%w_%.:]+)")
+      if name then set[name:gsub(":", ".")] = true end
+    end
+  end
+  return set
+end
+
+describe("the annotations", function()
+  it("describe every method of tensors, and no other", function()
+    local set, methods = described(), pl.types["perilune.tensor"]
+    for name in pairs(methods) do assert.is_true(set["Tensor." .. name] or name:sub(1, 2) == "__", name) end
+    for name in pairs(set) do
+      local method = name:match("^Tensor%.(.*)$")
+      assert.is_true(not method or methods[method] ~= nil, name)
+    end
+  end)
+
+  it("describe only functions of the library that are there", function()
+    for name in pairs(described()) do
+      local of_library = name:match("^pl%.([%w_]+)$")
+      assert.is_true(not of_library or type(pl[of_library]) == "function", name)
+    end
+  end)
+end)
+
+describe(":help", function()
+  it("needs the program's view of folders", function()
+    if not pcall(require, "perilune.host") then return assert.are.same({}, reference.find("generate")) end
+    assert.are.equal("Model:generate(prompt, opts)", reference.find("generate")[1].signature)
+    assert.are.equal(1, #reference.find("model:generate"))
+    assert.is_truthy(reference.find("generate")[1].text:find("top_p"))
+    assert.are.equal("topk", reference.nearest("topkk"))
+  end)
+end)
