@@ -45,6 +45,12 @@ ALWAYS_INLINE void register_tile(pl_dtype dtype, int R, int J, float *out, size_
     size_t k = 0;
     for (; k + 16 <= n_in; k += 16) {
         lanes column[TILE_J];
+        if (R == 1) { /* bound by memory: the rows that come next are fetched meanwhile */
+            for (int j = 0; j < J; j++) {
+                __builtin_prefetch(w + (size_t)(J + j) * w_row_bytes +
+                                   k * (dtype == PL_F32 ? 4 : 2));
+            }
+        }
 #pragma GCC unroll 8
         for (int j = 0; j < J; j++) column[j] = load_as(dtype, w + (size_t)j * w_row_bytes, k);
 #pragma GCC unroll 8

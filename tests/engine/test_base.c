@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <pthread.h>
+#include <sys/wait.h>
 #include <cmocka.h>
 
 #include "../../engine/base/arena.h"
@@ -122,6 +124,44 @@ static void test_parallel_runs_each_task_once(void **state) {
     assert_true(pl_threads_default() >= 1);
 }
 
+static void nested_task(void *context, size_t task, int thread) {
+    (void)thread;
+    pl_parallel(4, 10, mark_task, (uint8_t *)context + 10 * task);
+}
+
+static void *run_many(void *context) {
+    for (int i = 0; i < 2000; i++) {
+        uint8_t seen[37] = {0};
+        pl_parallel(3, sizeof seen, mark_task, seen);
+        for (size_t t = 0; t < sizeof seen; t++) {
+            if (seen[t] != 1) *(bool *)context = true;
+        }
+    }
+    return NULL;
+}
+
+/* Nested calls, calls from several threads at once, and calls after a fork are served too. */
+static void test_parallel_serves_everyone(void **state) {
+    (void)state;
+    uint8_t seen[100] = {0};
+    pl_parallel(4, 10, nested_task, seen);
+    for (size_t i = 0; i < sizeof seen; i++) assert_int_equal(seen[i], 1);
+    bool wrong[3] = {false};
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++) pthread_create(&threads[i], NULL, run_many, &wrong[i]);
+    for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < 3; i++) assert_false(wrong[i]);
+    pid_t child = fork();
+    if (child == 0) {
+        bool bad = false;
+        run_many(&bad);
+        _exit(bad);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 static void test_dtype_sizes_are_checked(void **state) {
     (void)state;
     pl_dtype dtype;
@@ -167,6 +207,7 @@ int main(void) {
         cmocka_unit_test(test_random_is_uniform_and_normal),
         cmocka_unit_test(test_map_reads_and_refuses),
         cmocka_unit_test(test_parallel_runs_each_task_once),
+        cmocka_unit_test(test_parallel_serves_everyone),
         cmocka_unit_test(test_dtype_sizes_are_checked),
         cmocka_unit_test(test_buffer_grows),
         cmocka_unit_test(test_cpu_choice_follows_the_environment),
