@@ -7,6 +7,7 @@
 --   perilune convert openai-community/gpt2 gpt2.gguf --dtype f16
 --   perilune convert model.gguf folder
 
+require "perilune"
 local cli = require "perilune.cli"
 local terminal = require "perilune.terminal"
 

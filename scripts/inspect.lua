@@ -6,6 +6,7 @@
 --   perilune inspect
 --   perilune inspect -m openai-community/gpt2 --all
 
+require "perilune"
 local cli = require "perilune.cli"
 local terminal = require "perilune.terminal"
 

@@ -6,6 +6,7 @@
 --   perilune next "Once upon a"
 --   perilune next --temps 0.5,1,2 -k 12 "The king said to his"
 
+require "perilune"
 local cli = require "perilune.cli"
 local terminal = require "perilune.terminal"
 

@@ -7,6 +7,7 @@
 --   perilune tokens "Once upon a time"
 --   perilune tokens --merges "unbelievable"
 
+require "perilune"
 local cli = require "perilune.cli"
 local terminal = require "perilune.terminal"
 

@@ -155,3 +155,13 @@ describe("the programs", function()
     assert.is_true(math.abs(expected - tonumber(out:match("per token +([%d.]+)"))) < 1e-3)
   end)
 end)
+
+describe("in a stock lua5.4, the programs", function()
+  it("work too", function()
+    if pcall(require, "perilune.host") then return end -- a sanitized module does not load into a stock Lua
+    local pipe = io.popen("lua5.4 scripts/next.lua --help 2>&1")
+    local out = pipe:read("a")
+    assert.is_true(pipe:close(), out)
+    assert.is_truthy(out:find("Usage: perilune next", 1, true))
+  end)
+end)
