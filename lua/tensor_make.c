@@ -57,14 +57,15 @@ static void read_table(lua_State *L, pl_tensor *t, int dim, int64_t at) {
     }
 }
 
-/* pl.tensor({{1, 2}, {3, 4}}, {dtype = "int32"}): float32 unless asked otherwise */
+/* pl.tensor({{1, 2}, {3, 4}}, {dtype = "int32"}): float32 unless asked otherwise; of a number, a
+ * tensor without dimensions */
 static int tensor(lua_State *L) {
     static const char *const known[] = {"dtype", NULL};
     int64_t shape[PL_MAX_DIMS];
     pl_lua_check_options(L, 2, known);
     pl_dtype dtype = pl_lua_opt_dtype(L, 2, PL_F32);
     lua_settop(L, 1);
-    pl_lua_check_table(L, 1, "the elements of a tensor");
+    if (lua_type(L, 1) != LUA_TNUMBER) pl_lua_check_table(L, 1, "the elements of a tensor");
     int n = table_shape(L, shape);
     push_new(L, dtype, n, shape);
     lua_insert(L, 1);

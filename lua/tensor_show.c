@@ -120,8 +120,14 @@ int pl_lua_tensor_show(lua_State *L) {
     bool plain = t->dtype == PL_F32 || t->dtype == PL_I32 || t->dtype == PL_I64;
     lua_getfield(L, 1, "dtype");
     const char *head = lua_pushfstring(L, "%s %s", lua_tostring(L, -1), shape);
-    if (!plain || pl_tensor_count(t) == 0 || t->n_dims == 0) return 1;
+    if (!plain || pl_tensor_count(t) == 0) return 1;
     format f = choose_format(t);
+    if (t->n_dims == 0) {
+        char number[NUMBER];
+        write_number(number, t, 0, &f);
+        lua_pushfstring(L, "%s %s", head, number);
+        return 1;
+    }
     luaL_Buffer b;
     luaL_buffinit(L, &b);
     luaL_addstring(&b, head);

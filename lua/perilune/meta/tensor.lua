@@ -57,7 +57,7 @@ function pl.rand(...) end
 ---@return perilune.Tensor
 function pl.randn(...) end
 
---- A tensor from NumPy's .npy file; `Tensor:save` writes one.
+--- A tensor from NumPy's .npy file, float16 as float32; `Tensor:save` writes one.
 ---@param path string
 ---@return perilune.Tensor
 function pl.load_npy(path) end
@@ -583,7 +583,7 @@ function Tensor:normal_(mean, std, opts) end
 ---@return perilune.Tensor
 function Tensor:clone() end
 
---- As float32; itself if it is that already.
+--- A float32 copy.
 ---@return perilune.Tensor
 function Tensor:float() end
 
@@ -638,7 +638,7 @@ function Tensor:squeeze(dim) end
 ---@return perilune.Tensor
 function Tensor:unsqueeze(dim) end
 
---- Dimensions of size 1 repeated without copying; -1 keeps a size.
+--- Dimensions of size 1 repeated without copying; -1 keeps a size. Writing to the view raises.
 ---@param ... integer
 ---@return perilune.Tensor
 function Tensor:expand(...) end
@@ -648,9 +648,9 @@ function Tensor:expand(...) end
 ---@return perilune.Tensor|string[]
 function Tensor:names(...) end
 
---- The size of a dimension.
----@param dim integer|string
----@return integer
+--- The size of a dimension, or all sizes: `local rows, columns = t:size()`.
+---@param dim? integer|string
+---@return integer ...
 function Tensor:size(dim) end
 
 --- How many elements there are.
@@ -720,9 +720,10 @@ function Tensor:svd() end
 ---@return perilune.Tensor vectors
 function Tensor:eigh() end
 
---- Eigenvalues and eigenvectors of any square matrix, which may be complex.
----@return perilune.Tensor values
----@return perilune.Tensor vectors
+--- Eigenvalues and eigenvectors, in columns, of any square matrix; the last dimension holds real and
+--- imaginary part.
+---@return perilune.Tensor values [n, 2]
+---@return perilune.Tensor vectors [n, n, 2]
 function Tensor:eig() end
 
 --- Eigenvalues of any square matrix, which may be complex.
