@@ -68,8 +68,9 @@ function program.terminal(args, environment)
   local self = setmetatable({ path = os.tmpname(), home = os.tmpname(), from = 1 }, Terminal)
   os.remove(self.home)
   assert(os.execute("mkdir " .. self.home))
-  local command = ("env HOME=%s TERM=xterm LC_ALL=C.UTF-8 INPUTRC=/dev/null %s %s %s; echo [exit $?]"):format(self.home,
-    environment or "", program.path, words(args))
+  -- Ctrl-C is for the program, not for the shell that reports how it ended.
+  local command = ("trap : INT; env HOME=%s TERM=xterm LC_ALL=C.UTF-8 INPUTRC=/dev/null %s %s %s; echo [exit $?]")
+    :format(self.home, environment or "", program.path, words(args))
   self.input = assert(io.popen(("script -qefc %s %s >/dev/null 2>&1"):format(quote(command), self.path), "w"))
   return self
 end
