@@ -15,12 +15,11 @@ pkg  = $(shell pkg-config $(1) $(2) 2>/dev/null)
 
 comma     := ,
 CHECKS    := $(if $(FUZZER)$(SANITIZE),-fsanitize=$(if $(FUZZER),fuzzer-no-link$(comma))address$(comma)undefined)
-OPENMP    := $(if $(FUZZER),-Wno-unknown-pragmas,-fopenmp -Wno-format-truncation)
 WARNINGS  := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
 ALL_FLAGS := -std=c11 -D_GNU_SOURCE -fPIC -ffp-contract=off -fno-math-errno -fvisibility=hidden -pthread \
-  $(WARNINGS) $(if $(STRICT),-Werror) $(CFLAGS) $(OPENMP) \
+  $(WARNINGS) $(if $(STRICT),-Werror) $(CFLAGS) $(if $(FUZZER),,-Wno-format-truncation) \
   $(if $(CHECKS),-O1 $(CHECKS) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-LDLIBS     = $(OPENMP) $(CHECKS) $(call pkg,--libs,libpcre2-8 jansson openblas) -lm -ldl -lpthread
+LDLIBS     = $(CHECKS) $(call pkg,--libs,libpcre2-8 jansson openblas) -lm -ldl -lpthread
 
 # One file per instruction set, chosen among at run time; only these may use its instructions.
 AVX2   := -mavx2 -mfma -mf16c

@@ -193,7 +193,7 @@ static void measure(const line *l, const char *path, int n_threads, figures *r) 
     pl_sequence_free(seq), pl_session_free(session), pl_model_free(model);
 }
 
-/* Runs a step in a process of its own, so that its memory is its own and OpenMP's threads never
+/* Runs a step in a process of its own, so that its memory is its own and the pool's threads never
  * cross a fork; what it leaves in *result comes back through a pipe. */
 typedef void (*step_fn)(const void *argument, void *result);
 

@@ -1,5 +1,5 @@
 -- Holds the sources to their layers: a file includes its own folder and lower ranks only; Lua is
--- known to lua/ alone, OpenMP to threads.c, OpenBLAS to linalg.c; the forward pass names no family.
+-- known to lua/ alone, threads to threads.c, OpenBLAS to linalg.c; the forward pass names no family.
 local RANK = {
   ["engine"] = 0, ["plugins"] = 0,
   ["engine/base"] = 1,
@@ -52,7 +52,7 @@ local SYSTEM = {
   { header = "^lua[%w]*%.h", only = "^lua/", who = "lua/" },
   { header = "^lauxlib%.h", only = "^lua/", who = "lua/" },
   { header = "^readline/", only = "^lua/", who = "lua/" },
-  { header = "^omp%.h", only = "^engine/base/threads%.c$", who = "engine/base/threads.c" },
+  { header = "^pthread%.h", only = "^engine/base/threads%.c$", who = "engine/base/threads.c" },
   { header = "cblas", only = "/linalg%.c$", who = "linalg.c" },
   { header = "lapack", only = "/linalg%.c$", who = "linalg.c" },
 }
@@ -76,9 +76,6 @@ local function check_line(file, number, line)
   end
   local header = line:match("^%s*#%s*include%s*<([^>]+)>")
   if header then check_system(file, number, header) end
-  if line:match("#%s*pragma%s+omp") and file ~= "engine/base/threads.c" then
-    report(file, number, "uses OpenMP, which is for engine/base/threads.c only")
-  end
   if file == "engine/model/forward.c" then
     for _, family in ipairs(FAMILIES) do
       if line:lower():find("%f[%a]" .. family) then

@@ -35,6 +35,7 @@ function tiny.tokenizer()
     entries[i] = ('"%s": %d'):format(piece:gsub('[\\"]', "\\%0"), i - 1)
   end
   write(folder .. "/vocab.json", "{" .. table.concat(entries, ", ") .. "}")
+  tiny.last = setmetatable({}, { __gc = function() os.execute("rm -rf " .. folder) end })
   write(folder .. "/merges.txt", "#version: 0.2\n" .. table.concat(merges, "\n") .. "\n")
   return folder
 end
