@@ -60,14 +60,26 @@ ALWAYS_INLINE const uint8_t *panel_row(const uint8_t *block, size_t w_row_bytes,
     return block + (r < n ? r : n - 1) * w_row_bytes;
 }
 
-/* Half-precision numbers at the same place of each row's block. */
-ALWAYS_INLINE __m512 panel_halves(const uint8_t *block, size_t w_row_bytes, size_t n) {
-    uint16_t halves[PANEL];
-#pragma GCC unroll 16
-    for (size_t r = 0; r < PANEL; r++) {
-        memcpy(&halves[r], panel_row(block, w_row_bytes, n, r), sizeof *halves);
+/* Four bytes at the same place of each row's block. They are put together in registers: a load
+ * right after sixteen narrow stores would wait for all of them. */
+ALWAYS_INLINE __m512i panel_words(const uint8_t *block, size_t w_row_bytes, size_t n) {
+    __m128i part[4];
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++) {
+        int32_t word[4];
+#pragma GCC unroll 4
+        for (size_t r = 0; r < 4; r++) {
+            memcpy(&word[r], panel_row(block, w_row_bytes, n, 4 * i + r), sizeof *word);
+        }
+        part[i] = _mm_setr_epi32(word[0], word[1], word[2], word[3]);
     }
-    return lanes_load_f16(halves);
+    __m512i all = _mm512_inserti32x4(_mm512_castsi128_si512(part[0]), part[1], 1);
+    return _mm512_inserti32x4(_mm512_inserti32x4(all, part[2], 2), part[3], 3);
+}
+
+/* The half-precision number in the low (0) or high (1) half of every lane. */
+ALWAYS_INLINE __m512 half_of(__m512i x, int high) {
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(x, (unsigned)(16 * high))));
 }
 
 ALWAYS_INLINE void load_by_unpacking(panel *p, pl_unpack_fn unpack, int n_groups, bool has_min,
@@ -96,7 +108,7 @@ ALWAYS_INLINE void load_by_unpacking(panel *p, pl_unpack_fn unpack, int n_groups
 }
 
 static void load_q8_0(panel *p, const uint8_t *block, size_t w_row_bytes, size_t n) {
-    p->d = panel_halves(block, w_row_bytes, n);
+    p->d = half_of(panel_words(block, w_row_bytes, n), 0);
     if (n == PANEL) {
         interleave(p->q, block + 2, w_row_bytes);
     } else {
@@ -109,57 +121,229 @@ static void load_q8_0(panel *p, const uint8_t *block, size_t w_row_bytes, size_t
     for (int i = 0; i < 8; i++) p->q[i] = _mm512_xor_si512(p->q[i], _mm512_set1_epi8(-128));
 }
 
-/* Sixteen bytes of nibbles as thirty-two bytes: the low ones first. */
-ALWAYS_INLINE __m256i nibbles32(const uint8_t *p) {
-    __m128i packed = _mm_loadu_si128((const __m128i *)p);
-    __m256i both =
-        _mm256_inserti128_si256(_mm256_castsi128_si256(packed), _mm_srli_epi16(packed, 4), 1);
-    return _mm256_and_si256(both, _mm256_set1_epi8(15));
+/* Sixteen bytes of sixteen rows as four registers, in which lane r holds four bytes of row r. */
+ALWAYS_INLINE void interleave16(__m512i *out, const uint8_t *rows, size_t stride) {
+    __m512i z[4], t[4];
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++) {
+        const uint8_t *row = rows + i * stride;
+        z[i] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)row));
+        z[i] = _mm512_inserti32x4(z[i], _mm_loadu_si128((const __m128i *)(row + 4 * stride)), 1);
+        z[i] = _mm512_inserti32x4(z[i], _mm_loadu_si128((const __m128i *)(row + 8 * stride)), 2);
+        z[i] = _mm512_inserti32x4(z[i], _mm_loadu_si128((const __m128i *)(row + 12 * stride)), 3);
+    }
+    t[0] = _mm512_unpacklo_epi32(z[0], z[1]), t[1] = _mm512_unpackhi_epi32(z[0], z[1]);
+    t[2] = _mm512_unpacklo_epi32(z[2], z[3]), t[3] = _mm512_unpackhi_epi32(z[2], z[3]);
+    out[0] = _mm512_unpacklo_epi64(t[0], t[2]), out[1] = _mm512_unpackhi_epi64(t[0], t[2]);
+    out[2] = _mm512_unpacklo_epi64(t[1], t[3]), out[3] = _mm512_unpackhi_epi64(t[1], t[3]);
+}
+
+/* Bits of every byte, moved down. */
+ALWAYS_INLINE __m512i bits_of(__m512i x, int shift, int mask) {
+    return _mm512_and_si512(_mm512_srli_epi32(x, (unsigned)shift), _mm512_set1_epi8((char)mask));
+}
+
+ALWAYS_INLINE __m512i byte_of(__m512i x, int i) {
+    return _mm512_and_si512(_mm512_srli_epi32(x, (unsigned)(8 * i)), _mm512_set1_epi32(255));
+}
+
+/* Sixteen bytes of nibbles of each row: the low ones are the first elements. */
+ALWAYS_INLINE void load_nibbles32(panel *p, const uint8_t *block, size_t w_row_bytes, size_t n) {
+    __m512i packed[4];
+    if (n == PANEL) {
+        interleave16(packed, block, w_row_bytes);
+    } else {
+        uint8_t q[PANEL][16];
+        for (size_t r = 0; r < PANEL; r++) {
+            memcpy(q[r], panel_row(block, w_row_bytes, n, r), 16);
+        }
+        interleave16(packed, q[0], 16);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        p->q[i] = bits_of(packed[i], 0, 15);
+        p->q[4 + i] = bits_of(packed[i], 4, 15);
+    }
+}
+
+/* Adds the fifth bits: bit i of a row's word belongs to its element i. */
+ALWAYS_INLINE void add_fifth_bits32(panel *p, __m512i words) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) { /* four copies of the byte that has element 4i's bit */
+        __m512i copies = _mm512_shuffle_epi8(
+            words, _mm512_add_epi8(_mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0),
+                                   _mm512_set1_epi8((char)(i / 2))));
+        __m512i bit = _mm512_set1_epi32(i % 2 ? (int)0x80402010 : 0x08040201);
+        __mmask64 set = _mm512_test_epi8_mask(copies, bit);
+        p->q[i] = _mm512_mask_add_epi8(p->q[i], set, p->q[i], _mm512_set1_epi8(16));
+    }
+}
+
+/* d and m, which is added: a negative minimum. */
+ALWAYS_INLINE void load_d_and_m(panel *p, const uint8_t *block, size_t w_row_bytes, size_t n) {
+    __m512i both = panel_words(block, w_row_bytes, n);
+    p->d = half_of(both, 0);
+    p->dmin = lanes_sub(lanes_set(-0.0f), half_of(both, 1));
 }
 
 static void load_q4_0(panel *p, const uint8_t *block, size_t w_row_bytes, size_t n) {
-    uint8_t q[PANEL][32];
-    p->d = panel_halves(block, w_row_bytes, n);
-#pragma GCC unroll 16
-    for (size_t r = 0; r < PANEL; r++) {
-        const uint8_t *row = panel_row(block, w_row_bytes, n, r) + 2;
-        _mm256_storeu_si256((__m256i *)q[r], nibbles32(row));
-    }
-    interleave(p->q, q[0], 32);
+    p->d = half_of(panel_words(block, w_row_bytes, n), 0);
+    load_nibbles32(p, block + 2, w_row_bytes, n);
 }
-
 static void load_q4_1(panel *p, const uint8_t *block, size_t w_row_bytes, size_t n) {
-    uint8_t q[PANEL][32];
-    p->d = panel_halves(block, w_row_bytes, n);
-    p->dmin = lanes_sub(lanes_set(-0.0f), panel_halves(block + 2, w_row_bytes, n));
-#pragma GCC unroll 16
-    for (size_t r = 0; r < PANEL; r++) {
-        const uint8_t *row = panel_row(block, w_row_bytes, n, r) + 4;
-        _mm256_storeu_si256((__m256i *)q[r], nibbles32(row));
-    }
-    interleave(p->q, q[0], 32);
+    load_d_and_m(p, block, w_row_bytes, n);
+    load_nibbles32(p, block + 4, w_row_bytes, n);
 }
-
 static void load_q5_0(panel *p, const uint8_t *block, size_t w_row_bytes, size_t n) {
-    load_by_unpacking(p, unpack_q5_0, 2, false, block, w_row_bytes, n);
+    p->d = half_of(panel_words(block, w_row_bytes, n), 0);
+    load_nibbles32(p, block + 6, w_row_bytes, n);
+    add_fifth_bits32(p, panel_words(block + 2, w_row_bytes, n));
 }
 static void load_q5_1(panel *p, const uint8_t *block, size_t w_row_bytes, size_t n) {
-    load_by_unpacking(p, unpack_q5_1, 2, false, block, w_row_bytes, n);
+    load_d_and_m(p, block, w_row_bytes, n);
+    load_nibbles32(p, block + 8, w_row_bytes, n);
+    add_fifth_bits32(p, panel_words(block + 4, w_row_bytes, n));
 }
+
+/* The first sixteen bytes of a q4_k or q5_k block: d, dmin, eight scales and eight minima. */
+ALWAYS_INLINE void load_head_k(panel *p, const uint8_t *block, size_t w_row_bytes) {
+    __m512i head[4], scales[2], mins[2];
+    interleave16(head, block, w_row_bytes);
+    p->d = half_of(head[0], 0), p->dmin = half_of(head[0], 1);
+    scales[0] = bits_of(head[1], 0, 63);
+    mins[0] = bits_of(head[2], 0, 63);
+    scales[1] = _mm512_or_si512(bits_of(head[3], 0, 15), bits_of(head[1], 2, 48));
+    mins[1] = _mm512_or_si512(bits_of(head[3], 4, 15), bits_of(head[2], 2, 48));
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; j++) {
+        p->scale[2 * j] = byte_of(scales[j / 4], j % 4);
+        p->min[2 * j] = byte_of(mins[j / 4], j % 4);
+    }
+}
+
 static void load_q2_k(panel *p, const uint8_t *block, size_t w_row_bytes, size_t n) {
-    load_by_unpacking(p, unpack_q2_k, 16, true, block, w_row_bytes, n);
+    if (n < PANEL) {
+        load_by_unpacking(p, unpack_q2_k, 16, true, block, w_row_bytes, n);
+        return;
+    }
+    __m512i head[4], tail[4], pairs[8];
+    interleave16(head, block, w_row_bytes);
+    interleave16(tail, block + 68, w_row_bytes);
+    p->d = half_of(tail[3], 0), p->dmin = half_of(tail[3], 1);
+#pragma GCC unroll 16
+    for (int g = 0; g < 16; g++) {
+        __m512i both = byte_of(head[g / 4], g % 4);
+        p->scale[g] = _mm512_and_si512(both, _mm512_set1_epi32(15));
+        p->min[g] = _mm512_srli_epi32(both, 4);
+    }
+    for (int h = 0; h < 2; h++) {
+        interleave(pairs, block + 16 + 32 * h, w_row_bytes);
+        for (int j = 0; j < 4; j++) {
+            for (int i = 0; i < 8; i++) p->q[32 * h + 8 * j + i] = bits_of(pairs[i], 2 * j, 3);
+        }
+    }
 }
+
 static void load_q3_k(panel *p, const uint8_t *block, size_t w_row_bytes, size_t n) {
-    load_by_unpacking(p, unpack_q3_k, 16, false, block, w_row_bytes, n);
+    if (n < PANEL) {
+        load_by_unpacking(p, unpack_q3_k, 16, false, block, w_row_bytes, n);
+        return;
+    }
+    __m512i tail[4], pairs[8], third[8], scales[4];
+    interleave16(tail, block + 94, w_row_bytes); /* 2 bytes of pairs, 12 of scales, d */
+    p->d = half_of(tail[3], 1);
+    __m512i low[2], high;
+    for (int i = 0; i < 2; i++) {
+        low[i] =
+            _mm512_or_si512(_mm512_srli_epi32(tail[i], 16), _mm512_slli_epi32(tail[i + 1], 16));
+    }
+    high = _mm512_or_si512(_mm512_srli_epi32(tail[2], 16), _mm512_slli_epi32(tail[3], 16));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m512i top = _mm512_slli_epi32(bits_of(high, 2 * i, 3), 4);
+        scales[i] = _mm512_or_si512(bits_of(low[i % 2], i < 2 ? 0 : 4, 15), top);
+    }
+#pragma GCC unroll 16
+    for (int g = 0; g < 16; g++) {
+        p->scale[g] = _mm512_sub_epi32(byte_of(scales[g / 4], g % 4), _mm512_set1_epi32(32));
+    }
+    interleave(third, block, w_row_bytes);
+    for (int h = 0; h < 2; h++) {
+        interleave(pairs, block + 32 + 32 * h, w_row_bytes);
+        for (int j = 0; j < 4; j++) {
+            for (int i = 0; i < 8; i++) {
+                __m512i bit = _mm512_slli_epi32(bits_of(third[i], 4 * h + j, 1), 2);
+                p->q[32 * h + 8 * j + i] = _mm512_or_si512(bits_of(pairs[i], 2 * j, 3), bit);
+            }
+        }
+    }
 }
+
 static void load_q4_k(panel *p, const uint8_t *block, size_t w_row_bytes, size_t n) {
-    load_by_unpacking(p, unpack_q4_k, 16, true, block, w_row_bytes, n);
+    if (n < PANEL) {
+        load_by_unpacking(p, unpack_q4_k, 16, true, block, w_row_bytes, n);
+        return;
+    }
+    load_head_k(p, block, w_row_bytes);
+    for (int j = 0; j < 4; j++) {
+        __m512i nibbles[8];
+        interleave(nibbles, block + 16 + 32 * j, w_row_bytes);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            p->q[16 * j + i] = bits_of(nibbles[i], 0, 15);
+            p->q[16 * j + 8 + i] = bits_of(nibbles[i], 4, 15);
+        }
+    }
 }
+
 static void load_q5_k(panel *p, const uint8_t *block, size_t w_row_bytes, size_t n) {
-    load_by_unpacking(p, unpack_q5_k, 16, true, block, w_row_bytes, n);
+    if (n < PANEL) {
+        load_by_unpacking(p, unpack_q5_k, 16, true, block, w_row_bytes, n);
+        return;
+    }
+    load_head_k(p, block, w_row_bytes);
+    __m512i fifth[8];
+    interleave(fifth, block + 16, w_row_bytes);
+    for (int j = 0; j < 4; j++) {
+        __m512i nibbles[8];
+        interleave(nibbles, block + 48 + 32 * j, w_row_bytes);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            __m512i low = _mm512_slli_epi32(bits_of(fifth[i], 2 * j, 1), 4);
+            __m512i high = _mm512_slli_epi32(bits_of(fifth[i], 2 * j + 1, 1), 4);
+            p->q[16 * j + i] = _mm512_or_si512(bits_of(nibbles[i], 0, 15), low);
+            p->q[16 * j + 8 + i] = _mm512_or_si512(bits_of(nibbles[i], 4, 15), high);
+        }
+    }
 }
+
 static void load_q6_k(panel *p, const uint8_t *block, size_t w_row_bytes, size_t n) {
-    load_by_unpacking(p, unpack_q6_k, 16, false, block, w_row_bytes, n);
+    if (n < PANEL) {
+        load_by_unpacking(p, unpack_q6_k, 16, false, block, w_row_bytes, n);
+        return;
+    }
+    __m512i scales[4], pairs[8], nibbles[8];
+    p->d = half_of(panel_words(block + 206, w_row_bytes, n), 1); /* the last two bytes */
+    interleave16(scales, block + 192, w_row_bytes);
+#pragma GCC unroll 16
+    for (int g = 0; g < 16; g++) {
+        __m512i top = _mm512_slli_epi32(scales[g / 4], (unsigned)(24 - 8 * (g % 4)));
+        p->scale[g] = _mm512_srai_epi32(top, 24);
+    }
+    for (int h = 0; h < 2; h++) {
+        interleave(pairs, block + 128 + 32 * h, w_row_bytes);
+        for (int j = 0; j < 2; j++) {
+            interleave(nibbles, block + 64 * h + 32 * j, w_row_bytes);
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; i++) {
+                __m512i low = _mm512_slli_epi32(bits_of(pairs[i], 2 * j, 3), 4);
+                __m512i high = _mm512_slli_epi32(bits_of(pairs[i], 2 * j + 4, 3), 4);
+                __m512i *q = p->q + 32 * h + 8 * j + i;
+                q[0] = _mm512_or_si512(bits_of(nibbles[i], 0, 15), low);
+                q[16] = _mm512_or_si512(bits_of(nibbles[i], 4, 15), high);
+            }
+        }
+    }
 }
 
 /* What a type's blocks are like, known at compile time. */
