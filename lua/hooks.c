@@ -141,7 +141,8 @@ static void add_part(lua_State *L, handle *h, pl_point point, int layer, const p
     }
     part p = {.point = point, .layer = layer, .seq = seq};
     pl_error err;
-    if (pl_hooks_add(pl_session_hooks(h->owner->session), &p.id, point, layer, seq, fire, h,
+    pl_hook_options options = {.sequence = seq, .read = h->read};
+    if (pl_hooks_add(pl_session_hooks(h->owner->session), &p.id, point, layer, &options, fire, h,
                      &err) != PL_OK)
         pl_lua_raise(L, &err);
     h->parts[h->n++] = p;

@@ -54,7 +54,7 @@ typedef struct hook {
     uint64_t id;
     pl_point point;
     int layer;
-    const void *sequence;
+    pl_hook_options options;
     pl_hook_fn fn; /* NULL once removed, until the list is next compacted */
     void *context;
 } hook;
@@ -63,14 +63,14 @@ struct pl_hooks {
     hook *list; /* in the order of registration */
     size_t n, capacity;
     uint64_t next_id;
-    uint64_t *masks; /* [n_layers + 1]; masks[0] is for the points outside the blocks */
+    uint64_t *masks; /* [2, n_layers + 1]: heard, written; the first is for outside the blocks */
     int64_t n_layers;
     int depth; /* of pl_hooks_fire, which a hook may reach again through another pass */
 };
 
 pl_status pl_hooks_new(pl_hooks **out, int64_t n_layers, pl_error *err) {
     pl_hooks *hooks = calloc(1, sizeof *hooks);
-    if (hooks) hooks->masks = calloc((size_t)n_layers + 1, sizeof *hooks->masks);
+    if (hooks) hooks->masks = calloc(2 * ((size_t)n_layers + 1), sizeof *hooks->masks);
     if (!hooks || !hooks->masks) {
         free(hooks);
         return pl_fail(err, PL_ERR_MEMORY, "out of memory for hooks");
@@ -88,19 +88,25 @@ void pl_hooks_free(pl_hooks *hooks) {
     free(hooks);
 }
 
+static void mark(uint64_t *masks, int64_t n_layers, const hook *h) {
+    uint64_t bit = UINT64_C(1) << h->point;
+    if (!points[h->point].in_block) {
+        masks[0] |= bit;
+    } else if (h->layer >= 0) {
+        masks[h->layer + 1] |= bit;
+    } else {
+        for (int64_t l = 1; l <= n_layers; l++) masks[l] |= bit;
+    }
+}
+
 static void set_masks(pl_hooks *hooks) {
-    for (int64_t l = 0; l <= hooks->n_layers; l++) hooks->masks[l] = 0;
+    uint64_t *heard = hooks->masks, *written = heard + hooks->n_layers + 1;
+    for (int64_t l = 0; l <= hooks->n_layers; l++) heard[l] = written[l] = 0;
     for (size_t i = 0; i < hooks->n; i++) {
         const hook *h = &hooks->list[i];
         if (!h->fn) continue;
-        uint64_t bit = UINT64_C(1) << h->point;
-        if (!points[h->point].in_block) {
-            hooks->masks[0] |= bit;
-        } else if (h->layer >= 0) {
-            hooks->masks[h->layer + 1] |= bit;
-        } else {
-            for (int64_t l = 1; l <= hooks->n_layers; l++) hooks->masks[l] |= bit;
-        }
+        mark(heard, hooks->n_layers, h);
+        if (!h->options.read) mark(written, hooks->n_layers, h);
     }
 }
 
@@ -113,10 +119,21 @@ static void compact(pl_hooks *hooks) {
 }
 
 pl_status pl_hooks_add(pl_hooks *hooks, uint64_t *id, pl_point point, int layer,
-                       const void *sequence, pl_hook_fn fn, void *context, pl_error *err) {
+                       const pl_hook_options *options, pl_hook_fn fn, void *context,
+                       pl_error *err) {
+    pl_hook_options o = options ? *options : (pl_hook_options){0};
     if (layer < -1 || layer >= hooks->n_layers) {
         return pl_fail(err, PL_ERR_ARGUMENT, "layer %d: expected 0 to %lld", layer,
                        (long long)hooks->n_layers - 1);
+    }
+    if (o.batched && o.sequence) {
+        return pl_fail(err, PL_ERR_ARGUMENT,
+                       "a batched hook sees every sequence: it cannot belong to one");
+    }
+    if (o.batched && (point == PL_HOOK_ATTN_SCORES || point == PL_HOOK_PATTERN)) {
+        return pl_fail(err, PL_ERR_ARGUMENT,
+                       "%s%s has a shape of its own for each sequence: it cannot be batched",
+                       points[point].part, points[point].name);
     }
     if (hooks->n == hooks->capacity) {
         size_t capacity = hooks->capacity ? 2 * hooks->capacity : 8;
@@ -126,7 +143,7 @@ pl_status pl_hooks_add(pl_hooks *hooks, uint64_t *id, pl_point point, int layer,
         hooks->capacity = capacity;
     }
     *id = hooks->next_id++;
-    hooks->list[hooks->n++] = (hook){*id, point, layer, sequence, fn, context};
+    hooks->list[hooks->n++] = (hook){*id, point, layer, o, fn, context};
     set_masks(hooks);
     return PL_OK;
 }
@@ -146,17 +163,54 @@ uint64_t pl_hooks_mask(const pl_hooks *hooks, int layer) {
     return hooks->masks[layer + 1];
 }
 
-/* A hook may add and remove hooks: the list may move, and what is added waits for its turn at the
- * next point. */
-pl_status pl_hooks_fire(pl_hooks *hooks, pl_tensor *act, const pl_hook_at *at, pl_error *err) {
+uint64_t pl_hooks_write_mask(const pl_hooks *hooks, int layer) {
+    return hooks->masks[hooks->n_layers + 1 + layer + 1];
+}
+
+static bool registered(const pl_hooks *hooks, size_t i) {
+    return hooks->list[i].fn != NULL;
+}
+
+/* One listener, once for each span that it wants, until it is removed or fails. */
+static pl_status fire_one(pl_hooks *hooks, size_t i, pl_hook_at at, const pl_tensor *act,
+                          const pl_span *spans, int64_t n_spans, pl_error *err) {
+    const hook h = hooks->list[i]; /* the list may move */
+    if (h.options.batched) {
+        pl_tensor view = *act;
+        at.pos = -1;
+        at.n_rows = act->shape[0];
+        at.spans = spans;
+        at.n_spans = n_spans;
+        return h.fn(h.context, &view, &at, err);
+    }
+    for (int64_t s = 0; s < n_spans && registered(hooks, i); s++) {
+        if (h.options.sequence && h.options.sequence != spans[s].seq) continue;
+        pl_tensor view = *act;
+        if (n_spans > 1) {
+            pl_status status = pl_tensor_narrow(&view, 0, spans[s].first_row, spans[s].n_rows, err);
+            if (status != PL_OK) return status;
+        }
+        at.sequence = spans[s].seq;
+        at.pos = spans[s].first_pos;
+        at.n_rows = spans[s].n_rows;
+        pl_status status = h.fn(h.context, &view, &at, err);
+        if (status != PL_OK) return status;
+    }
+    return PL_OK;
+}
+
+/* A hook may add and remove hooks: what is added waits for its turn at the next point, what is
+ * removed stays in its place, silent, until no call is under way. */
+pl_status pl_hooks_fire(pl_hooks *hooks, pl_point point, int layer, pl_tensor *act,
+                        const pl_span *spans, int64_t n_spans, pl_error *err) {
     pl_status status = PL_OK;
     size_t n = hooks->n;
     hooks->depth++;
     for (size_t i = 0; i < n && status == PL_OK; i++) {
-        const hook h = hooks->list[i];
-        if (!h.fn || h.point != at->point || (h.layer >= 0 && h.layer != at->layer)) continue;
-        if (h.sequence && h.sequence != at->sequence) continue;
-        status = h.fn(h.context, act, at, err);
+        const hook *h = &hooks->list[i];
+        if (!h->fn || h->point != point || (h->layer >= 0 && h->layer != layer)) continue;
+        status = fire_one(hooks, i, (pl_hook_at){.point = point, .layer = layer}, act, spans,
+                          n_spans, err);
     }
     if (--hooks->depth == 0) compact(hooks);
     return status;

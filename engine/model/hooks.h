@@ -37,17 +37,29 @@ typedef enum pl_point {
     PL_N_POINTS
 } pl_point;
 
-/* Where and when a hook fires. */
+typedef struct pl_sequence pl_sequence;
+
+/* The rows that one sequence has in a pass: a run of new positions. */
+typedef struct pl_span {
+    pl_sequence *seq;
+    int64_t first_row, n_rows;
+    int64_t first_pos; /* absolute position of the first row */
+} pl_span;
+
+/* Where and when a hook fires. Dead after the call, as all it points to. */
 typedef struct pl_hook_at {
     pl_point point;
     int layer;            /* -1 outside the blocks */
-    const void *sequence; /* the pl_sequence, for identity */
-    int64_t pos;          /* absolute position of the first row */
+    const void *sequence; /* the pl_sequence, for identity; NULL: batched */
+    int64_t pos;          /* absolute position of the first row; -1: batched */
     int64_t n_rows;
+    const pl_span *spans; /* [n_spans], batched only: whose rows act holds, in order */
+    int64_t n_spans;
 } pl_hook_at;
 
-/* act is the live view of one sequence's rows: writing changes the pass. It is dead after the
- * call. A failure aborts the pass and leaves every sequence as it was. */
+/* act is the live view of one sequence's rows, or of every sequence's where the hook is batched:
+ * writing changes the pass. It is dead after the call. A failure aborts the pass and leaves every
+ * sequence as it was. */
 typedef pl_status (*pl_hook_fn)(void *context, pl_tensor *act, const pl_hook_at *at, pl_error *err);
 
 typedef struct pl_point_info {
@@ -66,17 +78,29 @@ typedef struct pl_hooks pl_hooks;
 pl_status pl_hooks_new(pl_hooks **hooks, int64_t n_layers, pl_error *err);
 void pl_hooks_free(pl_hooks *hooks);
 
-/* Registers fn at a point, for one layer or all (-1); id is for removal.
- *   sequence  NULL: every sequence; otherwise only this one */
+typedef struct pl_hook_options {
+    const void *sequence; /* NULL: every sequence; otherwise only this one */
+    bool batched;         /* once per point with all rows, not once per sequence; not for
+                             attn_scores and pattern, which are one sequence's by nature */
+    bool read;            /* never writes: what is made for hooks alone need not be read back */
+} pl_hook_options;
+
+/* Registers fn at a point, for one layer or all (-1); id is for removal. options NULL: none set.
+ * Inside a hook: the new one waits for the next point. PL_ERR_ARGUMENT for a layer that is not
+ * there or options that contradict each other. */
 pl_status pl_hooks_add(pl_hooks *hooks, uint64_t *id, pl_point point, int layer,
-                       const void *sequence, pl_hook_fn fn, void *context, pl_error *err);
-/* False when there is no such hook. Safe inside a hook: removal takes effect at the next point. */
+                       const pl_hook_options *options, pl_hook_fn fn, void *context, pl_error *err);
+/* False when there is no such hook. Safe inside a hook: a removed one is not called again. */
 bool pl_hooks_remove(pl_hooks *hooks, uint64_t id);
 
-/* Bits of the points that anybody listens to in this layer (-1: outside the blocks). */
+/* Bits of the points that anybody listens to in this layer (-1: outside the blocks), and of those
+ * where somebody may write. */
 uint64_t pl_hooks_mask(const pl_hooks *hooks, int layer);
+uint64_t pl_hooks_write_mask(const pl_hooks *hooks, int layer);
 
-/* Calls the listeners of a point in the order of registration. */
-pl_status pl_hooks_fire(pl_hooks *hooks, pl_tensor *act, const pl_hook_at *at, pl_error *err);
+/* Calls the listeners of a point in the order of registration, each once per span that it wants.
+ *   act    of several spans: its first dimension is their rows; of one: all of it is that span's */
+pl_status pl_hooks_fire(pl_hooks *hooks, pl_point point, int layer, pl_tensor *act,
+                        const pl_span *spans, int64_t n_spans, pl_error *err);
 
 #endif

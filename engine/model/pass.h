@@ -21,12 +21,6 @@ struct pl_sequence {
     int64_t start_length; /* before the running call, to come back to when it fails */
 };
 
-typedef struct pl_span {
-    pl_sequence *seq;
-    int64_t first_row, n_rows;
-    int64_t first_pos; /* absolute position of the first row */
-} pl_span;
-
 typedef struct pl_pass {
     pl_call call;
     const pl_model *model;
@@ -59,8 +53,8 @@ pl_status pl_unembed(pl_pass *p, pl_tensor *logits, const pl_tensor *residual);
 pl_status pl_attend(pl_pass *p, int layer, pl_tensor *z, const pl_tensor *q, const pl_tensor *k,
                     const pl_tensor *v);
 
-/* Shows an activation whose first dimension is the pass's rows to the listeners of a point, once
- * per sequence. With no listener: one bit test. */
+/* Shows an activation whose first dimension is the pass's rows to the listeners of a point. With
+ * no listener: one bit test. */
 pl_status pl_tap_listeners(pl_pass *p, pl_point point, int layer, pl_tensor *act);
 static inline bool pl_listens(const pl_pass *p, pl_point point, int layer) {
     return pl_hooks_mask(p->hooks, layer) >> point & 1;

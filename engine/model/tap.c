@@ -15,24 +15,17 @@ static void name_dims(pl_tensor *act, const char *dims) {
     }
 }
 
-pl_status pl_tap_span(pl_pass *p, pl_point point, int layer, const pl_span *span, pl_tensor *act) {
-    pl_hook_at at = {.point = point,
-                     .layer = layer,
-                     .sequence = span->seq,
-                     .pos = span->first_pos,
-                     .n_rows = span->n_rows};
+static pl_status show(pl_pass *p, pl_point point, int layer, const pl_span *spans, int64_t n_spans,
+                      const pl_tensor *act) {
     pl_tensor view = *act;
     name_dims(&view, pl_point_get(point)->dims);
-    return pl_hooks_fire(p->hooks, &view, &at, &p->call.err);
+    return pl_hooks_fire(p->hooks, point, layer, &view, spans, n_spans, &p->call.err);
+}
+
+pl_status pl_tap_span(pl_pass *p, pl_point point, int layer, const pl_span *span, pl_tensor *act) {
+    return show(p, point, layer, span, 1, act);
 }
 
 pl_status pl_tap_listeners(pl_pass *p, pl_point point, int layer, pl_tensor *act) {
-    for (int64_t i = 0; i < p->n_spans; i++) {
-        const pl_span *span = &p->spans[i];
-        pl_tensor rows = *act;
-        pl_status status = pl_tensor_narrow(&rows, 0, span->first_row, span->n_rows, &p->call.err);
-        if (status == PL_OK) status = pl_tap_span(p, point, layer, span, &rows);
-        if (status != PL_OK) return status;
-    }
-    return PL_OK;
+    return show(p, point, layer, p->spans, p->n_spans, act);
 }
