@@ -57,6 +57,67 @@ static void store_row(void *context, size_t task, int thread) {
     }
 }
 
+/* -- what is stored, shown ------------------------------------------------------------------- */
+
+typedef struct load_job {
+    const attend_job *attend;
+    pl_tensor *out; /* [n_rows, n_kv_heads, d_head] */
+    bool values;
+} load_job;
+
+static void load_row(void *context, size_t task, int thread) {
+    (void)thread;
+    const load_job *job = context;
+    const pl_page_pool *pool = job->attend->p->pool;
+    int64_t row = (int64_t)task;
+    const pl_span *span = span_of(job->attend->p, row);
+    int64_t pos = span->first_pos + row - span->first_row;
+    pl_page *page = page_at(job->attend, span, pos);
+    size_t offset = (size_t)(pos % PL_PAGE_POSITIONS) * pool->row_bytes;
+    for (int64_t h = 0; h < pool->n_kv_heads; h++) {
+        const uint8_t *half =
+            job->values ? pl_page_values(pool, page, h) : pl_page_keys(pool, page, h);
+        float *out = (float *)job->out->data + row * job->out->stride[0] + h * job->out->stride[1];
+        job->attend->p->call.kernels->to_f32[pool->dtype](out, half + offset, (size_t)pool->d_head);
+    }
+}
+
+/* Keys or values of this pass as they were rounded when stored. */
+static pl_status show_stored(pl_pass *p, const attend_job *job, pl_tensor *out, bool values) {
+    const pl_page_pool *pool = p->pool;
+    pl_status status = pl_call_tensor(&p->call, out, PL_F32, 3,
+                                      (int64_t[]){p->n_rows, pool->n_kv_heads, pool->d_head});
+    if (status != PL_OK) return status;
+    load_job load = {job, out, values};
+    pl_parallel(p->call.n_threads, (size_t)p->n_rows, load_row, &load);
+    return pl_tap(p, values ? PL_HOOK_KV_V : PL_HOOK_KV_K, job->layer, out);
+}
+
+/* Stores this pass's keys and values, and stores them again if listeners may have changed them. */
+static pl_status store(pl_pass *p, attend_job *job) {
+    pl_status status = PL_OK;
+    pl_tensor keys, values;
+    const pl_tensor *k = job->k, *v = job->v;
+    bool writes = pl_writes(p, PL_HOOK_KV_K, job->layer) || pl_writes(p, PL_HOOK_KV_V, job->layer);
+    pl_parallel(p->call.n_threads, (size_t)p->n_rows, store_row, job);
+    if (pl_listens(p, PL_HOOK_KV_K, job->layer)) {
+        status = show_stored(p, job, &keys, false);
+        k = &keys;
+    }
+    if (status == PL_OK && pl_listens(p, PL_HOOK_KV_V, job->layer)) {
+        status = show_stored(p, job, &values, true);
+        v = &values;
+    }
+    if (status != PL_OK || !writes) return status;
+    attend_job again = *job;
+    again.k = k;
+    again.v = v;
+    pl_parallel(p->call.n_threads, (size_t)p->n_rows, store_row, &again);
+    return PL_OK;
+}
+
+/* -- the three steps ------------------------------------------------------------------------- */
+
 static const float *head_row(const pl_tensor *t, int64_t row, int64_t head) {
     return (const float *)t->data + row * t->stride[0] + head * t->stride[1];
 }
@@ -197,7 +258,8 @@ pl_status pl_attend(pl_pass *p, int layer, pl_tensor *z, const pl_tensor *q, con
     pl_status status = pl_call_tensor(&p->call, z, PL_F32, 3, q->shape);
     if (status != PL_OK) return status;
     attend_job job = {.p = p, .layer = layer, .q = q, .k = k, .v = v, .z = z};
-    pl_parallel(p->call.n_threads, (size_t)p->n_rows, store_row, &job);
+    status = store(p, &job);
+    if (status != PL_OK) return status;
     if (!pl_listens(p, PL_HOOK_ATTN_SCORES, layer) && !pl_listens(p, PL_HOOK_PATTERN, layer)) {
         return attend_fused(p, &job);
     }

@@ -4,12 +4,6 @@
  * may see stands between the operations as a tap. */
 #include "pass.h"
 
-#define TRY(call)                                                                                  \
-    do {                                                                                           \
-        pl_status status_ = (call);                                                                \
-        if (status_ != PL_OK) return status_;                                                      \
-    } while (0)
-
 enum { OUTSIDE = -1 };
 
 /* The two taps of a norm. */
@@ -36,6 +30,7 @@ static pl_status normalize(pl_pass *p, const norm_points *points, int layer, pl_
         pl_tensor scale = stats;
         TRY(pl_tensor_narrow(&scale, 1, 1, 1, &p->call.err));
         TRY(pl_tap(p, points->scale, layer, &scale));
+        p->stats = stats;
     }
     /* As in TransformerLens, what RMSNorm shows has not met its gain, what LayerNorm shows has. */
     if (points && config->norm == PL_NORM_RMS && pl_listens(p, points->normalized, layer)) {
@@ -66,13 +61,15 @@ static pl_status attention(pl_pass *p, int layer, pl_tensor *out, const pl_tenso
     const pl_config *config = &p->model->config;
     const pl_block_weights *w = &p->model->weights.blocks[layer];
     pl_error *err = &p->call.err;
-    pl_tensor x, qkv[3] = {{0}}, z, *q = &qkv[0], *k = &qkv[1], *v = &qkv[2];
+    pl_tensor x, inputs[3] = {{0}}, qkv[3] = {{0}}, z, *q = &qkv[0], *k = &qkv[1], *v = &qkv[2];
 
+    TRY(pl_tap_head_inputs(p, layer, inputs, residual));
     TRY(norm_slot(p, layer, PL_ATTENTION, PL_NORM_BEFORE, &x, residual));
     TRY(pl_op_linear(&p->call, qkv, &x, (const pl_linear *[]){&w->q, &w->k, &w->v}, 3));
     TRY(pl_tensor_view(q, 3, (int64_t[]){p->n_rows, config->n_heads, config->d_head}, err));
     TRY(pl_tensor_view(k, 3, (int64_t[]){p->n_rows, config->n_kv_heads, config->d_head}, err));
     TRY(pl_tensor_view(v, 3, (int64_t[]){p->n_rows, config->n_kv_heads, config->d_head}, err));
+    TRY(pl_use_head_inputs(p, layer, qkv, inputs, residual));
     TRY(pl_tap(p, PL_HOOK_Q, layer, q));
     TRY(pl_tap(p, PL_HOOK_K, layer, k));
     TRY(pl_tap(p, PL_HOOK_V, layer, v));
@@ -90,6 +87,7 @@ static pl_status attention(pl_pass *p, int layer, pl_tensor *out, const pl_tenso
 
     pl_tensor result = {0};
     TRY(pl_op_linear(&p->call, &result, &z, (const pl_linear *[]){&w->o}, 1));
+    TRY(pl_tap_results(p, layer, &result, &z));
     TRY(norm_slot(p, layer, PL_ATTENTION, PL_NORM_AFTER_SUBLAYER, out, &result));
     return pl_tap(p, PL_HOOK_ATTN_OUT, layer, out);
 }
@@ -97,9 +95,10 @@ static pl_status attention(pl_pass *p, int layer, pl_tensor *out, const pl_tenso
 static pl_status mlp(pl_pass *p, int layer, pl_tensor *out, const pl_tensor *residual) {
     const pl_config *config = &p->model->config;
     const pl_block_weights *w = &p->model->weights.blocks[layer];
-    pl_tensor x, hidden[2] = {{0}}, post, result = {0};
+    pl_tensor in, x, hidden[2] = {{0}}, post, result = {0};
 
-    TRY(norm_slot(p, layer, PL_MLP, PL_NORM_BEFORE, &x, residual));
+    TRY(pl_tap_mlp_in(p, layer, &in, residual));
+    TRY(norm_slot(p, layer, PL_MLP, PL_NORM_BEFORE, &x, &in));
     if (config->gated) {
         TRY(pl_op_linear(&p->call, hidden, &x, (const pl_linear *[]){&w->gate, &w->in}, 2));
         TRY(pl_tap(p, PL_HOOK_MLP_PRE, layer, &hidden[0]));

@@ -9,6 +9,14 @@ static const pl_point_info points[PL_N_POINTS] = {
     [PL_HOOK_POS_EMBED] = {"hook_pos_embed", "", false, "pos,d_model", "W_pos[position]"},
     [PL_HOOK_RESID_PRE] = {"hook_resid_pre", "", true, "pos,d_model",
                            "the residual stream as the block receives it"},
+    [PL_HOOK_ATTN_IN] = {"hook_attn_in", "", true, "pos,head,d_model",
+                         "a copy of resid_pre for each head"},
+    [PL_HOOK_Q_INPUT] = {"hook_q_input", "", true, "pos,head,d_model",
+                         "attn_in of each head, for its queries"},
+    [PL_HOOK_K_INPUT] = {"hook_k_input", "", true, "pos,head,d_model",
+                         "attn_in of each key-value head, for its keys"},
+    [PL_HOOK_V_INPUT] = {"hook_v_input", "", true, "pos,head,d_model",
+                         "attn_in of each key-value head, for its values"},
     [PL_HOOK_LN1_SCALE] = {"hook_scale", "ln1.", true, "pos,1",
                            "sqrt(var(x) + eps), or sqrt(mean(x^2) + eps) for RMSNorm"},
     [PL_HOOK_LN1_NORMALIZED] =
@@ -21,13 +29,20 @@ static const pl_point_info points[PL_N_POINTS] = {
                        "q rotated by its position (rotary models)"},
     [PL_HOOK_ROT_K] = {"hook_rot_k", "attn.", true, "pos,head,d_head",
                        "k rotated by its position (rotary models)"},
+    [PL_HOOK_KV_K] = {"hook_kv_k", "attn.", true, "pos,head,d_head",
+                      "k as the sequence remembers it: rotated, rounded to its dtype"},
+    [PL_HOOK_KV_V] = {"hook_kv_v", "attn.", true, "pos,head,d_head",
+                      "v as the sequence remembers it: rounded to its dtype"},
     [PL_HOOK_ATTN_SCORES] = {"hook_attn_scores", "attn.", true, "head,query,key",
                              "q . k / sqrt(d_head), -inf where masked"},
     [PL_HOOK_PATTERN] = {"hook_pattern", "attn.", true, "head,query,key", "softmax(attn_scores)"},
     [PL_HOOK_Z] = {"hook_z", "attn.", true, "pos,head,d_head", "pattern v"},
+    [PL_HOOK_RESULT] = {"hook_result", "attn.", true, "pos,head,d_model",
+                        "z W_O of each head, without b_O"},
     [PL_HOOK_ATTN_OUT] = {"hook_attn_out", "", true, "pos,d_model",
                           "sum over heads of z W_O, + b_O"},
     [PL_HOOK_RESID_MID] = {"hook_resid_mid", "", true, "pos,d_model", "resid_pre + attn_out"},
+    [PL_HOOK_MLP_IN] = {"hook_mlp_in", "", true, "pos,d_model", "a copy of resid_mid for the mlp"},
     [PL_HOOK_LN2_SCALE] = {"hook_scale", "ln2.", true, "pos,1", "as ln1, of the mlp's norm"},
     [PL_HOOK_LN2_NORMALIZED] = {"hook_normalized", "ln2.", true, "pos,d_model",
                                 "as ln1, of the mlp's norm"},
@@ -49,6 +64,8 @@ static const pl_point_info points[PL_N_POINTS] = {
 const pl_point_info *pl_point_get(pl_point point) {
     return &points[point];
 }
+
+_Static_assert(PL_N_POINTS <= 64, "a point is a bit of a mask");
 
 typedef struct hook {
     uint64_t id;

@@ -7,11 +7,21 @@
 
 #include "../tensor/call.h"
 
-/* Shapes: pos = rows of one sequence in this call. */
+/* In the order of the pass. Shapes: pos = rows of one sequence in this call.
+ *
+ * attn_in, q_input, k_input and v_input hold a copy of resid_pre for each head; ln1 of a changed
+ * copy goes into its head. q_input and the others are made from attn_in (a key-value head takes
+ * the mean of its query heads' copies). ln1's own points keep showing the norm of resid_pre; a
+ * scale that is set there holds for the copies too. A changed result takes attn_out's place as
+ * the sum over heads, + b_O. */
 typedef enum pl_point {
     PL_HOOK_EMBED,          /* hook_embed                [pos, d_model] */
     PL_HOOK_POS_EMBED,      /* hook_pos_embed            [pos, d_model] */
     PL_HOOK_RESID_PRE,      /* blocks.l.hook_resid_pre   [pos, d_model] */
+    PL_HOOK_ATTN_IN,        /* blocks.l.hook_attn_in    [pos, head, d_model] */
+    PL_HOOK_Q_INPUT,        /* blocks.l.hook_q_input    [pos, head, d_model] */
+    PL_HOOK_K_INPUT,        /* blocks.l.hook_k_input    [pos, kv_head, d_model] */
+    PL_HOOK_V_INPUT,        /* blocks.l.hook_v_input    [pos, kv_head, d_model] */
     PL_HOOK_LN1_SCALE,      /* blocks.l.ln1.hook_scale   [pos, 1] */
     PL_HOOK_LN1_NORMALIZED, /* blocks.l.ln1.hook_normalized [pos, d_model] */
     PL_HOOK_Q,              /* blocks.l.attn.hook_q      [pos, head, d_head] */
@@ -19,11 +29,15 @@ typedef enum pl_point {
     PL_HOOK_V,              /* blocks.l.attn.hook_v      [pos, kv_head, d_head] */
     PL_HOOK_ROT_Q,          /* blocks.l.attn.hook_rot_q  [pos, head, d_head] */
     PL_HOOK_ROT_K,          /* blocks.l.attn.hook_rot_k  [pos, kv_head, d_head] */
+    PL_HOOK_KV_K,           /* blocks.l.attn.hook_kv_k  [pos, kv_head, d_head], as remembered */
+    PL_HOOK_KV_V,           /* blocks.l.attn.hook_kv_v  [pos, kv_head, d_head], as remembered */
     PL_HOOK_ATTN_SCORES,    /* blocks.l.attn.hook_attn_scores [head, query, key], masked: -inf */
     PL_HOOK_PATTERN,        /* blocks.l.attn.hook_pattern     [head, query, key] */
     PL_HOOK_Z,              /* blocks.l.attn.hook_z      [pos, head, d_head] */
+    PL_HOOK_RESULT,         /* blocks.l.attn.hook_result [pos, head, d_model], without b_O */
     PL_HOOK_ATTN_OUT,       /* blocks.l.hook_attn_out    [pos, d_model] */
     PL_HOOK_RESID_MID,      /* blocks.l.hook_resid_mid   [pos, d_model] */
+    PL_HOOK_MLP_IN,         /* blocks.l.hook_mlp_in     [pos, d_model] */
     PL_HOOK_LN2_SCALE,      /* blocks.l.ln2.hook_scale   [pos, 1] */
     PL_HOOK_LN2_NORMALIZED, /* blocks.l.ln2.hook_normalized [pos, d_model] */
     PL_HOOK_MLP_PRE,        /* blocks.l.mlp.hook_pre     [pos, d_mlp]; gated: before activation */

@@ -21,6 +21,13 @@ struct pl_sequence {
     int64_t start_length; /* before the running call, to come back to when it fails */
 };
 
+/* For the diagram: an operation that fails ends the function with its status. */
+#define TRY(call)                                                                                  \
+    do {                                                                                           \
+        pl_status status_ = (call);                                                                \
+        if (status_ != PL_OK) return status_;                                                      \
+    } while (0)
+
 typedef struct pl_pass {
     pl_call call;
     const pl_model *model;
@@ -32,6 +39,7 @@ typedef struct pl_pass {
     const int32_t *tokens;      /* [n_rows] */
     const int32_t *positions;   /* [n_rows] */
     pl_tensor rotations;        /* of every row, rotary models only */
+    pl_tensor stats;            /* [n_rows, 2] of the last norm with points, as hooks left them */
     const int32_t *logit_rows;  /* [n_logit_rows], the rows that need logits, ascending */
     const pl_span *logit_spans; /* [n_logit_spans], the spans cut to those rows */
     int64_t n_logit_rows, n_logit_spans;
@@ -59,11 +67,28 @@ pl_status pl_tap_listeners(pl_pass *p, pl_point point, int layer, pl_tensor *act
 static inline bool pl_listens(const pl_pass *p, pl_point point, int layer) {
     return pl_hooks_mask(p->hooks, layer) >> point & 1;
 }
+static inline bool pl_writes(const pl_pass *p, pl_point point, int layer) {
+    return pl_hooks_write_mask(p->hooks, layer) >> point & 1;
+}
 static inline pl_status pl_tap(pl_pass *p, pl_point point, int layer, pl_tensor *act) {
     return pl_listens(p, point, layer) ? pl_tap_listeners(p, point, layer, act) : PL_OK;
 }
 /* The same for a tensor of one span, such as its pattern. */
 pl_status pl_tap_span(pl_pass *p, pl_point point, int layer, const pl_span *span, pl_tensor *act);
+
+/* What single heads read and write, made for listeners only (heads.c).
+ *
+ * Shows the copies of residual [n_rows, d_model] that the heads read; inputs [3] for q, k and v
+ * are left empty where nobody may have changed them. Once q, k and v [n_rows, n_heads, d_head] are
+ * there, changed copies take effect on them. */
+pl_status pl_tap_head_inputs(pl_pass *p, int layer, pl_tensor *inputs, const pl_tensor *residual);
+pl_status pl_use_head_inputs(pl_pass *p, int layer, pl_tensor *qkv, const pl_tensor *inputs,
+                             const pl_tensor *residual);
+/* in = residual, or a copy of it that has been shown. */
+pl_status pl_tap_mlp_in(pl_pass *p, int layer, pl_tensor *in, const pl_tensor *residual);
+/* Shows each head's share of out = z W_O + b_O and, where changed, puts their sum into out.
+ * z [n_rows, n_heads * d_head], out [n_rows, d_model]. */
+pl_status pl_tap_results(pl_pass *p, int layer, pl_tensor *out, const pl_tensor *z);
 
 /* PL_ERR_INTERRUPTED when the session's owner asks to stop. */
 pl_status pl_pass_poll(pl_pass *p);

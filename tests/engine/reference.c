@@ -132,6 +132,7 @@ typedef struct run {
     void *context;
     /* Activations, by the names of the points. */
     double *resid, *x, *scale, *q, *k, *v, *scores, *z, *means, *attn_out, *mlp_out, *pre, *linear;
+    double *attn_in, *input, *result, *mlp_in, *copy; /* the first three: one for each head */
 } run;
 
 static void show(const run *w, pl_point point, int64_t layer, double *values, int64_t a, int64_t b,
@@ -251,14 +252,73 @@ static void attend(const run *w, int64_t layer) {
     show(w, PL_HOOK_Z, layer, w->z, n, heads, d);
 }
 
+static bool same(const double *a, const double *b, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        if (!(fabs(a[i] - b[i]) <= 1e-12 * fmax(1, fabs(b[i])))) return false;
+    }
+    return true;
+}
+
+/* out[t, h] = W_h norm(input[t, h]) + b_h, where input is a copy of attn_in; a key-value head's is
+ * the mean over its query heads. An unchanged copy takes the norm in w->x, which watches saw. */
+static void project(const run *w, int64_t layer, pl_point input_point, double *out,
+                    const reference_linear *map, int64_t heads) {
+    int64_t n = w->n, d = w->c->d_model, d_head = w->c->d_head;
+    int64_t group = w->c->n_heads / heads;
+    for (int64_t i = 0; i < n * heads * d; i++) {
+        w->input[i] = 0;
+        for (int64_t g = 0; g < group; g++) {
+            int64_t t = i / d / heads, h = i / d % heads * group + g;
+            w->input[i] += w->attn_in[(t * w->c->n_heads + h) * d + i % d] / (double)group;
+        }
+    }
+    show(w, input_point, layer, w->input, n, heads, d);
+    run quiet = *w; /* the norm of a changed copy is no point */
+    quiet.watch = NULL;
+    for (int64_t h = 0; h < heads; h++) {
+        reference_linear one = {map->w + h * d_head * d, map->b ? map->b + h * d_head : NULL};
+        for (int64_t i = 0; i < n * d; i++) w->copy[i] = w->input[(i / d * heads + h) * d + i % d];
+        slot(&quiet, layer, PL_ATTENTION, PL_NORM_BEFORE, w->copy, w->copy);
+        for (int64_t t = 0; t < n; t++) {
+            bool kept = same(w->input + (t * heads + h) * d, w->resid + t * d, d);
+            linear(out + (t * heads + h) * d_head, (kept ? w->x : w->copy) + t * d, &one, 1, d_head,
+                   d);
+        }
+    }
+}
+
+/* result[t, h] = z[t, h] W_O[h]; attn_out is their sum, + b_O */
+static void sum_results(const run *w, int64_t layer) {
+    const reference_linear *o = &w->r->blocks[layer].o;
+    int64_t n = w->n, d = w->c->d_model, d_head = w->c->d_head, heads = w->c->n_heads;
+    for (int64_t i = 0; i < n * heads * d; i++) {
+        int64_t h = i / d % heads, row = i % d;
+        w->result[i] = 0;
+        for (int64_t j = 0; j < d_head; j++) {
+            w->result[i] += o->w[(row * heads + h) * d_head + j] * w->z[i / d * d_head + j];
+        }
+    }
+    show(w, PL_HOOK_RESULT, layer, w->result, n, heads, d);
+    for (int64_t i = 0; i < n * d; i++) {
+        w->attn_out[i] = o->b ? o->b[i % d] : 0;
+        for (int64_t h = 0; h < heads; h++) {
+            w->attn_out[i] += w->result[(i / d * heads + h) * d + i % d];
+        }
+    }
+}
+
 static void attention(const run *w, int64_t layer) {
     const reference_block *b = &w->r->blocks[layer];
     int64_t n = w->n, d = w->c->d_model, d_head = w->c->d_head;
     int64_t heads = w->c->n_heads, kv_heads = w->c->n_kv_heads;
+    for (int64_t i = 0; i < n * heads * d; i++) {
+        w->attn_in[i] = w->resid[i / (heads * d) * d + i % d];
+    }
+    show(w, PL_HOOK_ATTN_IN, layer, w->attn_in, n, heads, d);
     slot(w, layer, PL_ATTENTION, PL_NORM_BEFORE, w->x, w->resid);
-    linear(w->q, w->x, &b->q, n, heads * d_head, d);
-    linear(w->k, w->x, &b->k, n, kv_heads * d_head, d);
-    linear(w->v, w->x, &b->v, n, kv_heads * d_head, d);
+    project(w, layer, PL_HOOK_Q_INPUT, w->q, &b->q, heads);
+    project(w, layer, PL_HOOK_K_INPUT, w->k, &b->k, kv_heads);
+    project(w, layer, PL_HOOK_V_INPUT, w->v, &b->v, kv_heads);
     show(w, PL_HOOK_Q, layer, w->q, n, heads, d_head);
     show(w, PL_HOOK_K, layer, w->k, n, kv_heads, d_head);
     show(w, PL_HOOK_V, layer, w->v, n, kv_heads, d_head);
@@ -268,8 +328,10 @@ static void attention(const run *w, int64_t layer) {
         show(w, PL_HOOK_ROT_Q, layer, w->q, n, heads, d_head);
         show(w, PL_HOOK_ROT_K, layer, w->k, n, kv_heads, d_head);
     }
+    show(w, PL_HOOK_KV_K, layer, w->k, n, kv_heads, d_head);
+    show(w, PL_HOOK_KV_V, layer, w->v, n, kv_heads, d_head);
     attend(w, layer);
-    linear(w->attn_out, w->z, &b->o, n, d, heads * d_head);
+    sum_results(w, layer);
     slot(w, layer, PL_ATTENTION, PL_NORM_AFTER_SUBLAYER, w->attn_out, w->attn_out);
     show(w, PL_HOOK_ATTN_OUT, layer, w->attn_out, n, d, 0);
 }
@@ -295,7 +357,9 @@ static double activate(pl_activation kind, double x) {
 static void mlp(const run *w, int64_t layer) {
     const reference_block *b = &w->r->blocks[layer];
     int64_t n = w->n, d = w->c->d_model, d_mlp = w->c->d_mlp;
-    slot(w, layer, PL_MLP, PL_NORM_BEFORE, w->x, w->resid);
+    memcpy(w->mlp_in, w->resid, (size_t)(n * d) * sizeof *w->mlp_in);
+    show(w, PL_HOOK_MLP_IN, layer, w->mlp_in, n, d, 0);
+    slot(w, layer, PL_MLP, PL_NORM_BEFORE, w->x, w->mlp_in);
     linear(w->pre, w->x, w->c->gated ? &b->gate : &b->in, n, d_mlp, d);
     show(w, PL_HOOK_MLP_PRE, layer, w->pre, n, d_mlp, 0);
     if (w->c->gated) {
@@ -355,11 +419,24 @@ pl_status reference_forward(const reference *r, double *logits, const int32_t *t
     struct {
         double **place;
         int64_t width;
-    } parts[] = {
-        {&w.resid, d},        {&w.x, d},        {&w.scale, 1},   {&w.q, d_q},
-        {&w.k, d_kv},         {&w.v, d_kv},     {&w.z, d_q},     {&w.scores, c->n_heads * n},
-        {&w.means, 1},        {&w.attn_out, d}, {&w.mlp_out, d}, {&w.pre, c->d_mlp},
-        {&w.linear, c->d_mlp}};
+    } parts[] = {{&w.resid, d},
+                 {&w.x, d},
+                 {&w.scale, 1},
+                 {&w.q, d_q},
+                 {&w.k, d_kv},
+                 {&w.v, d_kv},
+                 {&w.z, d_q},
+                 {&w.scores, c->n_heads * n},
+                 {&w.means, 1},
+                 {&w.attn_out, d},
+                 {&w.mlp_out, d},
+                 {&w.pre, c->d_mlp},
+                 {&w.linear, c->d_mlp},
+                 {&w.attn_in, c->n_heads * d},
+                 {&w.input, c->n_heads * d},
+                 {&w.result, c->n_heads * d},
+                 {&w.mlp_in, d},
+                 {&w.copy, d}};
     int64_t total = 0;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) total += n * parts[i].width;
     double *memory = malloc((size_t)total * sizeof *memory), *at = memory;
