@@ -21,12 +21,19 @@ typedef enum pl_save_format {
 typedef struct pl_save_options {
     pl_save_format format;
     bool cast;      /* matrices become `dtype`, else they keep the type they have */
-    pl_dtype dtype; /* PL_F32, PL_F16 or PL_BF16 */
+    pl_dtype dtype; /* a float type, or in GGUF a quantised one: see below */
+    bool mixed;     /* with PL_Q4_K, PL_Q5_K: llama.cpp's mixes Q4_K_M, Q5_K_M */
+    /* The importance [n_in] of what meets the matrix of that name in the file, for quantising it;
+     * NULL where it is not known. NULL: none is. */
+    const float *(*importance)(void *context, const char *name, int64_t n_in);
+    void *importance_context;
     bool without_tokenizer;
     const char *name; /* general.name; NULL: the model's */
 } pl_save_options;
 
-/* options NULL: by name, types kept. Vectors are written as float32 in GGUF, in the matrices' type
+/* Quantised types are for matrices; vectors and learned positions stay float32, the matrix that
+ * makes logits becomes Q6_K (Q8_0 in Q8_0), and rows that no block divides get a type that fits.
+ * options NULL: by name, types kept. Vectors are written as float32 in GGUF, in the matrices' type
  * in safetensors.
  * Errors: PL_ERR_UNSUPPORTED (what the format cannot hold: a part of the description, a quantised
  * type in safetensors, a tokenizer), PL_ERR_ARGUMENT (a dtype that cannot be cast to; a

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "../base/error.h"
+#include "../base/threads.h"
+#include "../kernels/quantize.h"
 
 /* -- whether the family's files can say it --------------------------------------------------- */
 
@@ -54,7 +56,7 @@ static pl_export_item *new_item(pl_export_plan *plan, const pl_tensor_rule *rule
         plan->capacity = capacity;
     }
     pl_export_item *item = &plan->items[plan->n++];
-    *item = (pl_export_item){.plan = plan};
+    *item = (pl_export_item){.plan = plan, .place = rule->place, .layer = layer};
     const char *pattern = plan->gguf ? rule->gguf : rule->hf;
     const char *number = strstr(pattern, "%d");
     bool prefixed = !plan->gguf && rule->place != PL_PLACE_UNEMBED;
@@ -72,8 +74,8 @@ static pl_export_item *new_item(pl_export_plan *plan, const pl_tensor_rule *rule
 static pl_status announce(pl_export_item *item, bool vector, pl_error *err) {
     const pl_export_plan *plan = item->plan;
     const pl_tensor *first = item->parts[0].t;
-    pl_dtype dtype = plan->options.cast ? plan->options.dtype : first->dtype;
     int64_t n_rows = 0, width = vector ? 1 : first->shape[item->parts[0].transposed ? 0 : 1];
+    pl_dtype dtype = pl_export_dtype(item, first->dtype, width);
     if (vector) {
         dtype = PL_F32;
         const pl_tensor *embed = &plan->model->weights.embed;
@@ -224,10 +226,13 @@ pl_status pl_export_plan_init(pl_export_plan *plan, const pl_model *model,
     const pl_config *c = &model->config;
     *plan = (pl_export_plan){.model = model, .gguf = gguf};
     if (options) plan->options = *options;
-    if (plan->options.cast && plan->options.dtype > PL_BF16) {
-        return pl_fail(err, PL_ERR_ARGUMENT, "dtype %s: expected f32, f16 or bf16",
-                       plan->options.dtype < PL_N_DTYPES ? pl_dtype_get(plan->options.dtype)->name
-                                                         : "?");
+    pl_dtype dtype = plan->options.dtype;
+    if (plan->options.cast && (dtype == PL_I32 || dtype == PL_I64 || dtype >= PL_N_DTYPES)) {
+        return pl_fail(err, PL_ERR_ARGUMENT, "dtype %s: expected a float or quantised type",
+                       dtype < PL_N_DTYPES ? pl_dtype_get(dtype)->name : "?");
+    }
+    if (plan->options.mixed && dtype != PL_Q4_K && dtype != PL_Q5_K) {
+        return pl_fail(err, PL_ERR_ARGUMENT, "there is a mix of q4_k and of q5_k only");
     }
     plan->family = pl_family_find(c->arch);
     if (!plan->family) {
@@ -281,47 +286,73 @@ static void widen_row(const pl_export_item *item, const pl_export_part *part, in
     }
 }
 
-static void make_row(const pl_export_item *item, const pl_export_part *part, int64_t from,
-                     int64_t to, pl_tensor *t, float *wide) {
+/* What the rows of one tensor are made from, and where to. */
+typedef struct making {
+    const pl_export_item *item;
+    pl_tensor *t;
+    int64_t width;
+    const float *importance; /* [width], or NULL */
+    float *wide;             /* [n_threads, width] */
+} making;
+
+static void narrow_row(const making *m, const float *wide, int64_t to) {
+    const pl_tensor *t = m->t;
     size_t bytes = pl_dtype_get(t->dtype)->block_bytes;
-    int64_t width = t->n_dims == 1 ? 1 : t->shape[item->conv1d ? 0 : 1];
     char *data = t->data;
-    bool vector = t->n_dims == 1;
-    if (vector) {
+    if (pl_dtype_get(t->dtype)->quantised) {
+        pl_quantize_row(t->dtype, data + (size_t)to * pl_tensor_row_bytes(t), wide,
+                        (size_t)m->width, m->importance);
+        return;
+    }
+    void (*narrow)(void *, const float *, size_t) = m->item->plan->kernels->from_f32[t->dtype];
+    if (!m->item->conv1d) narrow(data + (size_t)(to * m->width) * bytes, wide, (size_t)m->width);
+    for (int64_t i = 0; m->item->conv1d && i < m->width; i++) {
+        narrow(data + (size_t)(i * t->shape[1] + to) * bytes, wide + i, 1);
+    }
+}
+
+static void make_row(const making *m, const pl_export_part *part, int64_t from, int64_t to,
+                     float *wide) {
+    const pl_tensor *t = m->t;
+    if (t->n_dims == 1) {
         float value = ((const float *)part->t->data)[from * part->t->stride[0]];
-        item->plan->kernels->from_f32[t->dtype](data + (size_t)to * bytes, &value, 1);
-    } else if (!part->transposed && !item->conv1d && part->t->dtype == t->dtype) {
+        narrow_row(m, &value, to);
+    } else if (!part->transposed && !m->item->conv1d && part->t->dtype == t->dtype) {
         size_t row_bytes = pl_tensor_row_bytes(t);
-        memcpy(data + (size_t)to * row_bytes,
+        memcpy((char *)t->data + (size_t)to * row_bytes,
                (const char *)part->t->data + (size_t)from * pl_tensor_row_bytes(part->t),
                row_bytes);
     } else {
-        widen_row(item, part, from, wide, width);
-        void (*narrow)(void *, const float *, size_t) = item->plan->kernels->from_f32[t->dtype];
-        if (!item->conv1d) narrow(data + (size_t)(to * width) * bytes, wide, (size_t)width);
-        for (int64_t i = 0; item->conv1d && i < width; i++) {
-            narrow(data + (size_t)(i * t->shape[1] + to) * bytes, wide + i, 1);
-        }
+        widen_row(m->item, part, from, wide, m->width);
+        narrow_row(m, wide, to);
     }
+}
+
+static void make_task(void *context, size_t row, int thread) {
+    const making *m = context;
+    int64_t first = 0, to = (int64_t)row;
+    const pl_export_part *part = m->item->parts;
+    while (to - first >= part->n_rows) first += part++->n_rows;
+    make_row(m, part, source_row(m->item, part, to - first), to, m->wide + thread * m->width);
 }
 
 pl_status pl_export_make(void *context, pl_tensor *t, pl_error *err) {
     const pl_export_item *item = context;
     const pl_tensor *shape = &item->announced;
+    const pl_save_options *options = &item->plan->options;
     pl_status status = pl_tensor_new(t, shape->dtype, shape->n_dims, shape->shape, err);
     if (status != PL_OK) return status;
-    int64_t width = shape->n_dims == 1 ? 1 : shape->shape[item->conv1d ? 0 : 1], to = 0;
-    float *wide = malloc((size_t)width * sizeof *wide);
-    if (!wide) {
+    making m = {item, t, shape->n_dims == 1 ? 1 : shape->shape[item->conv1d ? 0 : 1], NULL, NULL};
+    int n_threads = pl_threads_default();
+    m.wide = malloc((size_t)m.width * (size_t)n_threads * sizeof *m.wide);
+    if (!m.wide) {
         pl_tensor_release(t);
         return no_memory(err);
     }
-    for (int i = 0; i < item->n_parts; i++) {
-        const pl_export_part *part = &item->parts[i];
-        for (int64_t row = 0; row < part->n_rows; row++) {
-            make_row(item, part, source_row(item, part, row), to++, t, wide);
-        }
+    if (options->importance && pl_dtype_get(t->dtype)->quantised) {
+        m.importance = options->importance(options->importance_context, item->name, m.width);
     }
-    free(wide);
+    pl_parallel(n_threads, (size_t)shape->shape[item->conv1d ? 1 : 0], make_task, &m);
+    free(m.wide);
     return PL_OK;
 }

@@ -19,6 +19,8 @@ typedef struct pl_export_part {
 typedef struct pl_export_item {
     const struct pl_export_plan *plan;
     char name[160];
+    pl_place place;
+    int64_t layer;       /* -1 outside of the blocks */
     pl_tensor announced; /* dtype and shape of what is written; data NULL */
     pl_export_part parts[PL_EXPORT_PARTS];
     int n_parts;
@@ -40,6 +42,9 @@ typedef struct pl_export_plan {
 pl_status pl_export_plan_init(pl_export_plan *plan, const pl_model *model,
                               const pl_save_options *options, bool gguf, pl_error *err);
 void pl_export_plan_clear(pl_export_plan *plan);
+
+/* The type of a matrix of rows of that width in the file; now: what the model has. */
+pl_dtype pl_export_dtype(const pl_export_item *item, pl_dtype now, int64_t width);
 
 /* Whether the weight can be written as it lies, without being made. */
 bool pl_export_as_is(const pl_export_item *item);

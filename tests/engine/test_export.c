@@ -247,10 +247,44 @@ static void test_failures_leave_nothing_behind(void **state) {
     pl_config c = small("gpt2");
     pl_model *model = must_random(&c, PL_F32, 6);
     pl_error err = {0};
-    pl_save_options quantised = {.cast = true, .dtype = PL_Q4_0};
+    pl_save_options quantised = {.cast = true, .dtype = PL_I32};
     assert_int_equal(pl_model_save(model, at("a.gguf"), &quantised, &err), PL_ERR_ARGUMENT);
     assert_int_equal(pl_model_save(model, at("no/a.gguf"), NULL, &err), PL_ERR_IO);
     assert_int_equal(pl_model_save(model, at("no/hf"), NULL, &err), PL_ERR_IO);
+    pl_model_free(model);
+}
+
+/* Every quantised type: what is loaded again is near the original, the nearer the more bits. */
+static void test_quantised_files(void **state) {
+    (void)state;
+    static const pl_dtype types[] = {PL_Q2_K, PL_Q3_K, PL_Q4_0, PL_Q4_1, PL_Q4_K,
+                                     PL_Q5_0, PL_Q5_1, PL_Q5_K, PL_Q6_K, PL_Q8_0};
+    static const double most[] = {1.5, 0.9, 0.7, 0.8, 0.75, 0.45, 0.3, 0.4, 0.2, 0.05};
+    pl_config c = small("llama");
+    c.d_model = 256, c.d_mlp = 512, c.n_layers = 4;
+    pl_model *model = must_random(&c, PL_F32, 6);
+    float *want = logits_of(model);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        for (int mixed = 0; mixed <= (types[i] == PL_Q4_K || types[i] == PL_Q5_K); mixed++) {
+            pl_save_options options = {.cast = true, .dtype = types[i], .mixed = mixed};
+            must_save(model, at("a.gguf"), &options);
+            pl_model *back = must_load(at("a.gguf"));
+            assert_int_equal(back->weights.blocks[1].o.w.dtype, types[i]);
+            assert_int_equal(back->weights.blocks[0].v.w.dtype, types[i]);
+            assert_int_equal(back->weights.blocks[3].v.w.dtype, mixed ? PL_Q6_K : types[i]);
+            float *got = logits_of(back);
+            double error = 0, size = 0;
+            for (int64_t j = 0; j < c.d_vocab; j++) {
+                error += pow((double)got[j] - (double)want[j], 2);
+                size += pow((double)want[j], 2);
+            }
+            assert_true(sqrt(error / size) < most[i]);
+            assert_true(error > 0);
+            free(got);
+            pl_model_free(back);
+        }
+    }
+    free(want);
     pl_model_free(model);
 }
 
@@ -383,6 +417,7 @@ int main(void) {
         IN_FOLDER(test_llama_equals_the_published_conversion),
         IN_FOLDER(test_what_a_file_cannot_say_is_refused),
         IN_FOLDER(test_failures_leave_nothing_behind),
+        IN_FOLDER(test_quantised_files),
         IN_FOLDER(test_a_folder_of_another_model_is_refused),
         IN_FOLDER(test_a_model_may_be_saved_over_its_own_file),
         IN_FOLDER(test_default_model_comes_back_with_its_tokenizer),

@@ -54,7 +54,8 @@ function pl.clock() end
 
 ---@class perilune.SaveOptions
 ---@field format? "gguf"|"safetensors" by the path's ending unless said otherwise
----@field dtype? "f32"|"f16"|"bf16" what the matrices are cast to; they keep their type without
+---@field dtype? string what the matrices become: "f32", "f16", "bf16", and in GGUF "q8_0", "q6_k", "q5_k_m", "q5_k", "q5_1", "q5_0", "q4_k_m", "q4_k", "q4_1", "q4_0", "q3_k", "q2_k" (_m: llama.cpp's mixes); they keep their type without
+---@field importance? table<string, perilune.Tensor> by a matrix's name in the file, how much the squared error of each of its inputs counts when it is quantised: float32 [n_in], the mean square of what meets it
 ---@field name? string `general.name` of a GGUF file; the model's own without
 ---@field tokenizer? boolean false leaves the tokenizer out
 
