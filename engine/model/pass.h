@@ -18,6 +18,7 @@ struct pl_sequence {
     int64_t capacity;
     pl_page_table table;
     bool busy;            /* a pass is running over it */
+    bool freed;           /* by a hook of that pass, which holds it to its end */
     int64_t start_length; /* before the running call, to come back to when it fails */
 };
 
@@ -34,6 +35,7 @@ typedef struct pl_pass {
     pl_session *session;
     pl_page_pool *pool;
     pl_hooks *hooks;
+    bool check_finite; /* every point, listened to or not */
     const pl_span *spans;
     int64_t n_spans, n_rows;
     const int32_t *tokens;      /* [n_rows] */
@@ -71,7 +73,8 @@ static inline bool pl_writes(const pl_pass *p, pl_point point, int layer) {
     return pl_hooks_write_mask(p->hooks, layer) >> point & 1;
 }
 static inline pl_status pl_tap(pl_pass *p, pl_point point, int layer, pl_tensor *act) {
-    return pl_listens(p, point, layer) ? pl_tap_listeners(p, point, layer, act) : PL_OK;
+    bool shown = p->check_finite || pl_listens(p, point, layer);
+    return shown ? pl_tap_listeners(p, point, layer, act) : PL_OK;
 }
 /* The same for a tensor of one span, such as its pattern. */
 pl_status pl_tap_span(pl_pass *p, pl_point point, int layer, const pl_span *span, pl_tensor *act);

@@ -107,6 +107,10 @@ void pl_session_set_interrupt(pl_session *session, bool (*interrupt)(void *conte
     session->options.interrupt_context = context;
 }
 
+void pl_session_set_check_finite(pl_session *session, bool check) {
+    session->options.check_finite = check;
+}
+
 pl_session_counters pl_session_get_counters(const pl_session *session) {
     pl_session_counters counters = session->counters;
     for (int i = 0; i < MAX_DEPTH; i++) {
@@ -135,6 +139,8 @@ pl_status pl_sequence_new(pl_sequence **out, pl_session *session, pl_error *err)
 
 void pl_sequence_free(pl_sequence *seq) {
     if (!seq) return;
+    seq->freed = true;
+    if (seq->busy) return;
     pl_page_table_clear(&seq->table, &seq->session->pool);
     pl_session_free(seq->session);
     free(seq->tokens);
@@ -370,7 +376,8 @@ static pl_status extend_chunk(pl_session *session, const pl_extension *items, si
                         .model = session->model,
                         .session = session,
                         .pool = &session->pool,
-                        .hooks = session->hooks}};
+                        .hooks = session->hooks,
+                        .check_finite = o->check_finite}};
     if (!chunk_alloc(&c, arena, n_items - at->item, most)) {
         return pl_fail(err, PL_ERR_MEMORY, "out of memory for the rows of a pass");
     }
@@ -415,8 +422,9 @@ pl_status pl_session_extend(pl_session *session, const pl_extension *items, size
         status = extend_chunk(session, items, n_items, &at, err);
     }
     set_busy(items, n_items, false);
-    for (size_t i = 0; i < n_items && status != PL_OK; i++) {
-        items[i].seq->length = items[i].seq->start_length;
+    for (size_t i = 0; i < n_items; i++) {
+        if (status != PL_OK) items[i].seq->length = items[i].seq->start_length;
+        if (items[i].seq->freed) pl_sequence_free(items[i].seq);
     }
     return status;
 }

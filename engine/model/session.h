@@ -25,6 +25,10 @@ typedef struct pl_session_options {
     pl_dtype kv_dtype; /* PL_F16 or PL_F32 */
     int64_t n_batch;   /* rows of one pass at most; longer prompts run in chunks */
     int64_t n_ctx;     /* positions of a sequence at most; 0: the model's; more only with rotary */
+    /* Fail with PL_ERR_ARGUMENT at the first point where a NaN or an infinity appears, whether a
+     * hook wrote it or it was computed: "hook_resid_post, layer 3: NaN at position 2, column 17,
+     * written by a hook". Scores and logits may be -inf. */
+    bool check_finite;
     /* Polled once a layer; true stops the pass with PL_ERR_INTERRUPTED. May be NULL. */
     bool (*interrupt)(void *context);
     void *interrupt_context;
@@ -42,6 +46,8 @@ const pl_session_options *pl_session_get_options(const pl_session *session);
 pl_status pl_session_set_threads(pl_session *session, int n_threads, pl_error *err);
 void pl_session_set_interrupt(pl_session *session, bool (*interrupt)(void *context), void *context);
 
+void pl_session_set_check_finite(pl_session *session, bool check);
+
 /* What happened so far; tests and benchmarks read it. */
 typedef struct pl_session_counters {
     uint64_t passes;       /* forward passes */
@@ -56,7 +62,7 @@ pl_session_counters pl_session_get_counters(const pl_session *session);
 typedef enum pl_logits { PL_LOGITS_NONE, PL_LOGITS_LAST, PL_LOGITS_ALL } pl_logits;
 
 pl_status pl_sequence_new(pl_sequence **seq, pl_session *session, pl_error *err);
-void pl_sequence_free(pl_sequence *seq);
+void pl_sequence_free(pl_sequence *seq); /* inside a hook: lives until its own pass has ended */
 pl_session *pl_sequence_session(const pl_sequence *seq);
 
 /* Shares all pages with the original until one of the two writes to them. */
