@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "model_fixture.h"
+#include "../../engine/base/error.h"
 
 enum { N = 9, PROMPT = 5, VOCAB = 17, N_LAYERS = 2 };
 static const int32_t tokens[N] = {1, 5, 9, 12, 0, 3, 3, 7, 2};
@@ -166,7 +167,11 @@ static void hold_edit(pl_session *session, const reference *r, edit e, double *e
         assert_near(place_text(e.point, e.layer), whole, expected, N * VOCAB, 2e-5);
         assert_int_equal(memcmp(plain, expected, sizeof plain) != 0, theirs.n_calls > 0);
     }
+    pl_session_counters before = pl_session_get_counters(session);
     in_steps(session, 1, steps);
+    pl_session_counters after = pl_session_get_counters(session);
+    assert_int_equal(after.rows - before.rows, N); /* no hook makes the past run again */
+    assert_int_equal(after.layer_rows - before.layer_rows, N * N_LAYERS);
     assert_same("token by token", e.point, e.layer, steps, whole, N * VOCAB);
     in_steps(session, PROMPT, steps);
     assert_same("after a prompt", e.point, e.layer, steps, whole, N * VOCAB);
@@ -434,6 +439,292 @@ static void test_a_scale_that_a_hook_sets_holds_for_the_copies_of_heads(void **s
     pl_model_free(model);
 }
 
+/* -- hooks that misbehave -------------------------------------------------------------------- */
+
+typedef struct meddler {
+    pl_session *session;
+    pl_sequence *other; /* not in the running pass */
+    uint64_t ids[3];
+    int n_calls, n_added;
+    const float *expected; /* of the other sequence's pass */
+} meddler;
+
+static pl_status add_hooks(void *context, pl_tensor *act, const pl_hook_at *at, pl_error *err) {
+    meddler *m = context;
+    (void)act;
+    for (int i = 0; i < 50; i++) { /* the list moves */
+        uint64_t id;
+        pl_status status = pl_hooks_add(pl_session_hooks(m->session), &id, at->point, at->layer,
+                                        NULL, look, &m->n_added, err);
+        if (status != PL_OK) return status;
+    }
+    m->n_calls++;
+    return PL_OK;
+}
+
+/* Removes itself, one before it that was called, and one behind it that was not. */
+static pl_status remove_hooks(void *context, pl_tensor *act, const pl_hook_at *at, pl_error *err) {
+    meddler *m = context;
+    (void)act;
+    (void)at;
+    (void)err;
+    for (int i = 0; i < 3; i++) {
+        assert_true(pl_hooks_remove(pl_session_hooks(m->session), m->ids[i]));
+        assert_false(pl_hooks_remove(pl_session_hooks(m->session), m->ids[i]));
+    }
+    m->n_calls++;
+    return PL_OK;
+}
+
+static void test_hooks_that_add_and_remove_hooks(void **state) {
+    (void)state;
+    for (int point = 0; point < PL_N_POINTS; point++) {
+        pl_model *model = case_model(1);
+        pl_session *session = case_session(model, 1);
+        pl_sequence *seqs[2] = {must_sequence(session), must_sequence(session)};
+        float *plain = engine_logits(session, tokens, N), both[2 * N * VOCAB];
+        int layer = pl_point_get((pl_point)point)->in_block ? 1 : -1, before = 0, behind = 0;
+        meddler m = {.session = session};
+        m.ids[0] = must_hook(session, (pl_point)point, layer, NULL, look, &before);
+        m.ids[1] = must_hook(session, (pl_point)point, layer, NULL, remove_hooks, &m);
+        m.ids[2] = must_hook(session, (pl_point)point, layer, NULL, look, &behind);
+        together(session, seqs, both);
+        assert_memory_equal(both + N * VOCAB, plain, N * VOCAB * sizeof *plain);
+        assert_int_equal(behind, 0);
+        bool fires = m.n_calls > 0;
+        assert_int_equal(m.n_calls, fires); /* removed before the second sequence's turn */
+        bool square = point == PL_HOOK_ATTN_SCORES || point == PL_HOOK_PATTERN;
+        assert_int_equal(before, fires ? square ? 1 : 2 : 0);
+
+        meddler adder = {.session = session};
+        must_hook(session, (pl_point)point, layer, NULL, add_hooks, &adder);
+        free(engine_logits(session, tokens, N));
+        assert_int_equal(adder.n_calls, fires);
+        assert_int_equal(adder.n_added, 0); /* what is added waits */
+        float *watched = engine_logits(session, tokens, N);
+        assert_int_equal(adder.n_added, fires ? 50 : 0);
+        assert_memory_equal(watched, plain, N * VOCAB * sizeof *plain);
+        free(watched);
+        free(plain);
+        pl_sequence_free(seqs[0]);
+        pl_sequence_free(seqs[1]);
+        pl_session_free(session);
+        pl_model_free(model);
+    }
+}
+
+/* Runs another sequence, and everything that the running one must refuse or survive. */
+static pl_status run_another(void *context, pl_tensor *act, const pl_hook_at *at, pl_error *err) {
+    meddler *m = context;
+    (void)act;
+    if (at->sequence == m->other) return PL_OK; /* its own pass comes by here too */
+    pl_sequence *busy = (pl_sequence *)at->sequence, *fork = NULL;
+    float logits[N * VOCAB];
+    pl_status status = pl_sequence_truncate(m->other, 0, err);
+    if (status == PL_OK) {
+        status = pl_sequence_extend(m->other, others, N, PL_LOGITS_ALL, logits, err);
+    }
+    if (status != PL_OK) return status;
+    assert_memory_equal(logits, m->expected, sizeof logits);
+    assert_int_equal(pl_sequence_extend(busy, others, 1, PL_LOGITS_NONE, NULL, NULL), PL_ERR_STATE);
+    assert_int_equal(pl_sequence_truncate(busy, 0, NULL), PL_ERR_STATE);
+    assert_int_equal(pl_sequence_fork(&fork, busy, err), PL_OK);
+    pl_sequence_free(fork);
+    m->n_calls++;
+    return PL_OK;
+}
+
+static void test_hooks_that_run_another_sequence(void **state) {
+    (void)state;
+    for (int i = 0; i < N_CASES; i += N_CASES - 1) {
+        pl_model *model = case_model(i);
+        pl_session *session = case_session(model, i);
+        float *plain = engine_logits(session, tokens, N), steps[N * VOCAB];
+        float *expected = engine_logits(session, others, N);
+        int n_calls = 0;
+        EACH_POINT(point, layer) {
+            meddler m = {.session = session, .other = must_sequence(session), .expected = expected};
+            uint64_t id = must_hook(session, (pl_point)point, layer, NULL, run_another, &m);
+            in_steps(session, PROMPT, steps);
+            assert_same("a pass within", (pl_point)point, layer, steps, plain, N * VOCAB);
+            assert_true(pl_hooks_remove(pl_session_hooks(session), id));
+            pl_sequence_free(m.other);
+            n_calls += m.n_calls;
+        }
+        assert_true(n_calls > 100);
+        free(plain);
+        free(expected);
+        pl_session_free(session);
+        pl_model_free(model);
+    }
+}
+
+/* A new sequence in every call, which meets this hook again. */
+static pl_status go_deeper(void *context, pl_tensor *act, const pl_hook_at *at, pl_error *err) {
+    meddler *m = context;
+    (void)act;
+    (void)at;
+    m->n_calls++;
+    pl_sequence *seq;
+    pl_status status = pl_sequence_new(&seq, m->session, err);
+    if (status != PL_OK) return status;
+    status = pl_sequence_extend(seq, tokens, 2, PL_LOGITS_NONE, NULL, err);
+    pl_sequence_free(seq);
+    return status;
+}
+
+static pl_status free_own(void *context, pl_tensor *act, const pl_hook_at *at, pl_error *err) {
+    meddler *m = context;
+    (void)act;
+    (void)err;
+    if (m->n_calls++ == 0) pl_sequence_free((pl_sequence *)at->sequence);
+    return PL_OK;
+}
+
+static void test_passes_within_passes_end(void **state) {
+    (void)state;
+    pl_model *model = case_model(0);
+    pl_session *session = case_session(model, 0);
+    pl_sequence *seq = must_sequence(session);
+    float logits[N * VOCAB], *plain = engine_logits(session, tokens, N);
+    pl_error err = {0};
+    meddler m = {.session = session};
+    uint64_t id = must_hook(session, PL_HOOK_MLP_IN, -1, NULL, go_deeper, &m);
+    assert_int_equal(pl_sequence_extend(seq, tokens, N, PL_LOGITS_ALL, logits, &err), PL_ERR_STATE);
+    assert_non_null(strstr(err.message, "deep"));
+    assert_true(pl_hooks_remove(pl_session_hooks(session), id));
+    assert_int_equal(pl_sequence_length(seq), 0);
+    must_extend(seq, tokens, N, PL_LOGITS_ALL, logits);
+    assert_memory_equal(logits, plain, sizeof logits);
+
+    /* A sequence that its own hook frees lives to the end of the pass; it was the session's last
+     * holder, too. */
+    assert_int_equal(pl_sequence_truncate(seq, 0, NULL), PL_OK);
+    meddler last = {.session = session};
+    must_hook(session, PL_HOOK_RESID_PRE, -1, NULL, free_own, &last);
+    pl_session_free(session);
+    must_extend(seq, tokens, N, PL_LOGITS_ALL, logits);
+    assert_int_equal(last.n_calls, N_LAYERS);
+    assert_memory_equal(logits, plain, sizeof logits);
+    free(plain);
+    pl_model_free(model);
+}
+
+static pl_status refuse(void *context, pl_tensor *act, const pl_hook_at *at, pl_error *err) {
+    edit *e = context;
+    edit_rows(e, act, at->pos);
+    e->n_calls++;
+    return pl_fail(err, PL_ERR_CALLBACK, "no");
+}
+
+static void test_a_hook_that_fails_leaves_the_sequence_as_it_was(void **state) {
+    (void)state;
+    for (int i = 0; i < N_CASES; i++) {
+        pl_model *model = case_model(i);
+        pl_session *session = case_session(model, i);
+        pl_sequence *seq = must_sequence(session);
+        float *plain = engine_logits(session, tokens, N), logits[N * VOCAB];
+        must_extend(seq, tokens, PROMPT, PL_LOGITS_NONE, NULL);
+        EACH_POINT(point, layer) {
+            edit e = {(pl_point)point, layer, 0, 0};
+            pl_error err = {0};
+            uint64_t id = must_hook(session, e.point, layer, NULL, refuse, &e);
+            pl_status status =
+                pl_sequence_extend(seq, others, N - PROMPT, PL_LOGITS_ALL, logits, &err);
+            assert_int_equal(status, e.n_calls ? PL_ERR_CALLBACK : PL_OK);
+            assert_true(pl_hooks_remove(pl_session_hooks(session), id));
+            if (status == PL_OK) pl_sequence_truncate(seq, PROMPT, NULL);
+            assert_int_equal(pl_sequence_length(seq), PROMPT);
+            must_extend(seq, tokens + PROMPT, N - PROMPT, PL_LOGITS_ALL, logits);
+            assert_same("after a failure", e.point, layer, logits, plain + PROMPT * VOCAB,
+                        (N - PROMPT) * VOCAB);
+            assert_int_equal(pl_sequence_truncate(seq, PROMPT, NULL), PL_OK);
+        }
+        free(plain);
+        pl_sequence_free(seq);
+        pl_session_free(session);
+        pl_model_free(model);
+    }
+}
+
+/* -- what is no number ----------------------------------------------------------------------- */
+
+typedef struct spoiler {
+    float value;
+    int64_t row, column; /* of the last dimension, in head 0 */
+    int n_calls;
+} spoiler;
+
+static pl_status spoil(void *context, pl_tensor *act, const pl_hook_at *at, pl_error *err) {
+    spoiler *s = context;
+    (void)at;
+    (void)err;
+    int last = act->n_dims - 1;
+    ((float *)act->data)[s->row * act->stride[0] + s->column * act->stride[last]] = s->value;
+    s->n_calls++;
+    return PL_OK;
+}
+
+static void test_a_nan_is_reported_where_it_appears(void **state) {
+    (void)state;
+    pl_model *model = case_model(1);
+    pl_session *session = case_session(model, 1);
+    pl_sequence *seqs[2] = {must_sequence(session), must_sequence(session)};
+    float logits[N * VOCAB], *plain = engine_logits(session, tokens, N);
+    must_extend(seqs[1], others, 3, PL_LOGITS_NONE, NULL);
+    pl_extension items[] = {{seqs[0], tokens, 4, PL_LOGITS_NONE, NULL},
+                            {seqs[1], tokens, 4, PL_LOGITS_ALL, logits}};
+    pl_session_set_check_finite(session, true);
+    float *checked = engine_logits(session, tokens, N);
+    assert_memory_equal(plain, checked, sizeof logits);
+    EACH_POINT(point, layer) {
+        spoiler s = {NAN, 1, 0, 0};
+        pl_error err = {0};
+        pl_hook_options only = {.sequence = seqs[1]};
+        char wanted[160];
+        uint64_t id = must_hook(session, (pl_point)point, layer, &only, spoil, &s);
+        pl_status status = pl_session_extend(session, items, 2, &err);
+        assert_true(pl_hooks_remove(pl_session_hooks(session), id));
+        assert_int_equal(status, s.n_calls ? PL_ERR_ARGUMENT : PL_OK);
+        for (int i = 0; i < 2 && status == PL_OK; i++) {
+            assert_int_equal(pl_sequence_truncate(seqs[i], i ? 3 : 0, NULL), PL_OK);
+        }
+        assert_int_equal(pl_sequence_length(seqs[0]), 0);
+        assert_int_equal(pl_sequence_length(seqs[1]), 3);
+        if (status == PL_OK) continue;
+        const pl_point_info *info = pl_point_get((pl_point)point);
+        snprintf(wanted, sizeof wanted, "%s%s%s: NaN at ", info->part, info->name,
+                 layer < 0 ? ""
+                 : layer   ? ", layer 1"
+                           : ", layer 0");
+        assert_true(strncmp(err.message, wanted, strlen(wanted)) == 0);
+        bool square = point == PL_HOOK_ATTN_SCORES || point == PL_HOOK_PATTERN;
+        assert_non_null(strstr(err.message, square ? "head 1, query 3, key 0" : "position 4, "));
+        assert_non_null(strstr(err.message, "written by a hook"));
+    }
+    spoiler s = {-INFINITY, 0, 3, 0}; /* forbids a token */
+    uint64_t id = must_hook(session, PL_HOOK_LOGITS, -1, NULL, spoil, &s);
+    free(engine_logits(session, tokens, N));
+    assert_true(pl_hooks_remove(pl_session_hooks(session), id));
+
+    /* Too large to be squared: the norm is the first to show it. */
+    pl_error err = {0};
+    s = (spoiler){1e30f, 1, 7, 0};
+    must_hook(session, PL_HOOK_RESID_PRE, 1, NULL, spoil, &s);
+    assert_int_equal(pl_sequence_extend(seqs[0], tokens, 4, PL_LOGITS_NONE, NULL, &err),
+                     PL_ERR_ARGUMENT);
+    assert_string_equal(err.message,
+                        "ln1.hook_scale, layer 1: inf at position 1, column 0, as computed");
+    pl_session_set_check_finite(session, false);
+    assert_int_equal(pl_sequence_extend(seqs[0], tokens, 4, PL_LOGITS_NONE, NULL, &err), PL_OK);
+    free(plain);
+    free(checked);
+    pl_sequence_free(seqs[0]);
+    pl_sequence_free(seqs[1]);
+    pl_session_free(session);
+    pl_model_free(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_edits_at_prefill_and_at_decode),
@@ -442,6 +733,11 @@ int main(void) {
         cmocka_unit_test(test_a_batched_hook_sees_all_rows_at_once),
         cmocka_unit_test(test_keys_and_values_are_shown_as_remembered),
         cmocka_unit_test(test_a_scale_that_a_hook_sets_holds_for_the_copies_of_heads),
+        cmocka_unit_test(test_hooks_that_add_and_remove_hooks),
+        cmocka_unit_test(test_hooks_that_run_another_sequence),
+        cmocka_unit_test(test_passes_within_passes_end),
+        cmocka_unit_test(test_a_hook_that_fails_leaves_the_sequence_as_it_was),
+        cmocka_unit_test(test_a_nan_is_reported_where_it_appears),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
