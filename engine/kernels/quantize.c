@@ -220,7 +220,8 @@ static void fit_groups(group_scales *g, const float *x, const float *weight, int
 
 static void round_to_groups(int *q, const group_scales *g, const float *x, int width, int most) {
     for (int i = 0; i < SUPER; i++) {
-        float d = g->d * (float)g->scale[i / width], m = g->dmin * (float)g->min[i / width];
+        int group = i / width;
+        float d = g->d * (float)g->scale[group], m = g->dmin * (float)g->min[group];
         q[i] = clamp((x[i] + m) * inverse_of(d), 0, most);
     }
 }
@@ -239,7 +240,8 @@ static void quantize_groups(group_scales *g, int *q, const float *x, const float
         g->scale[i] = clamp(scale[i] * inverse_of(g->d), -most_scale, most_scale - 1);
     }
     for (int i = 0; i < SUPER; i++) {
-        float inverse = inverse_of(g->d * (float)g->scale[i / 16]);
+        int group = i / 16;
+        float inverse = inverse_of(g->d * (float)g->scale[group]);
         q[i] = clamp(x[i] * inverse, -most, most - 1) + most;
     }
 }

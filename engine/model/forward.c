@@ -57,11 +57,12 @@ static pl_status norm_slot(pl_pass *p, int layer, pl_sublayer sublayer, pl_norm_
     return normalize(p, first ? &block_points[sublayer] : NULL, layer, out, x, weights);
 }
 
-static pl_status attention(pl_pass *p, int layer, pl_tensor *out, const pl_tensor *residual) {
+/* Queries, keys and values [rows, head, d_head], rotated where positions are. */
+static pl_status project(pl_pass *p, int layer, pl_tensor qkv[3], const pl_tensor *residual) {
     const pl_config *config = &p->model->config;
     const pl_block_weights *w = &p->model->weights.blocks[layer];
     pl_error *err = &p->call.err;
-    pl_tensor x, inputs[3] = {{0}}, qkv[3] = {{0}}, z, *q = &qkv[0], *k = &qkv[1], *v = &qkv[2];
+    pl_tensor x, inputs[3] = {{0}}, *q = &qkv[0], *k = &qkv[1], *v = &qkv[2];
 
     TRY(pl_tap_head_inputs(p, layer, inputs, residual));
     TRY(norm_slot(p, layer, PL_ATTENTION, PL_NORM_BEFORE, &x, residual));
@@ -80,12 +81,17 @@ static pl_status attention(pl_pass *p, int layer, pl_tensor *out, const pl_tenso
         TRY(pl_tap(p, PL_HOOK_ROT_Q, layer, q));
         TRY(pl_tap(p, PL_HOOK_ROT_K, layer, k));
     }
+    return PL_OK;
+}
 
-    TRY(pl_attend(p, layer, &z, q, k, v));
+static pl_status attention(pl_pass *p, int layer, pl_tensor *out, const pl_tensor *residual) {
+    const pl_block_weights *w = &p->model->weights.blocks[layer];
+    pl_tensor qkv[3] = {{0}}, z, result = {0};
+
+    TRY(project(p, layer, qkv, residual));
+    TRY(pl_attend(p, layer, &z, &qkv[0], &qkv[1], &qkv[2]));
     TRY(pl_tap(p, PL_HOOK_Z, layer, &z));
-    TRY(pl_tensor_view(&z, 2, (int64_t[]){p->n_rows, -1}, err));
-
-    pl_tensor result = {0};
+    TRY(pl_tensor_view(&z, 2, (int64_t[]){p->n_rows, -1}, &p->call.err));
     TRY(pl_op_linear(&p->call, &result, &z, (const pl_linear *[]){&w->o}, 1));
     TRY(pl_tap_results(p, layer, &result, &z));
     TRY(norm_slot(p, layer, PL_ATTENTION, PL_NORM_AFTER_SUBLAYER, out, &result));

@@ -52,7 +52,7 @@ static pl_status check_finite(pl_pass *p, pl_point point, int layer, const pl_sp
                               int64_t n_spans, const pl_tensor *act, const char *whence) {
     int64_t n = pl_tensor_count(act);
     for (int64_t i = 0; i < n; i++) {
-        int64_t rest = i, offset = 0, index[PL_MAX_DIMS];
+        int64_t rest = i, offset = 0, index[PL_MAX_DIMS] = {0};
         for (int d = act->n_dims - 1; d >= 0; d--) {
             index[d] = rest % act->shape[d];
             offset += index[d] * act->stride[d];

@@ -1,7 +1,8 @@
 /* Linear algebra through OpenBLAS and its LAPACK, the only place that knows them. Float32.
  *
- * OpenBLAS is told once to use a single thread: its own pool would fight the engine's. Matrices come in any
- * strides and are copied into LAPACK's column order. All failures leave the outputs empty. */
+ * OpenBLAS is told once to use a single thread: its own pool would fight the engine's. Matrices
+ * come in any strides and are copied into LAPACK's column order. All failures leave the outputs
+ * empty. */
 #ifndef PL_TENSOR_LINALG_H
 #define PL_TENSOR_LINALG_H
 

@@ -528,7 +528,8 @@ describe("misuse", function()
     for i = 1, 12 do pool[i] = fresh() end
     local good, bad = 0, 0
     for _ = 1, 6000 do
-      local kind, first, fn = draw(8), pick(pool)
+      local kind, first = draw(8), pick(pool)
+      local fn
       if kind == 1 then
         local name = pick(constructors)
         fn, first = pl[name], name == "einsum" and pick(equations) or value()

@@ -1,0 +1,73 @@
+-- Quantised files: `perilune quantize`, `perilune compare`, and model:save with importance.
+local pl = require "perilune"
+local program = require "tests.lua.program"
+local tiny = require "tests.lua.tiny"
+
+describe("quantising", function()
+  local folder
+  setup(function()
+    folder = os.tmpname()
+    os.remove(folder)
+    assert(os.execute("mkdir " .. folder))
+  end)
+  teardown(function() os.execute("rm -rf " .. folder) end)
+
+  local function at(name) return folder .. "/" .. name end
+
+  local function number(text, label)
+    return tonumber(text:match(label:gsub("%p", "%%%0") .. "%s+(%-?[%d.]+)"))
+  end
+
+  it("makes smaller files whose predictions stay near, the nearer the more bits", function()
+    local path = program.model()
+    if not path then return pending("no trained model here") end
+    local text = at("text.txt")
+    local file = assert(io.open(text, "wb"))
+    file:write(("Once upon a time there was a king who lived in a great house by the sea. "):rep(20))
+    file:close()
+    local before = math.huge
+    for _, dtype in ipairs({ "q2_k", "q4_k_m", "q8_0" }) do
+      local status, out, err = program.run({ "quantize", path, at("q.gguf"), dtype })
+      assert.are.equal(0, status, err)
+      assert.truthy(out:find("bits a parameter", 1, true))
+      status, out, err = program.run({ "compare", path, at("q.gguf"), text })
+      assert.are.equal(0, status, err)
+      local apart = number(out, "mean KL divergence, nats")
+      assert.is_true(apart > 0 and apart < before, out)
+      before = apart
+    end
+    local _, out = program.run({ "compare", path, path, text })
+    assert.are.equal(0, number(out, "mean KL divergence, nats"))
+    assert.are.equal(100, number(out, "same most likely token"))
+  end)
+
+  it("rounds otherwise when it is told what matters", function()
+    local model = tiny.model(pl, { d_model = 256, n_layers = 1, arch = "llama" })
+    local ids = { 1, 2, 3, 4, 5, 6, 7, 8 }
+    local importance = {}
+    local _, cache = model:run_with_cache(ids, "mlp.hook_post")
+    local post = cache["blocks.0.mlp.hook_post"]
+    importance["blk.0.ffn_down.weight"] = post:square():mean(0)
+    model:save(at("plain.gguf"), { dtype = "q2_k" })
+    model:save(at("told.gguf"), { dtype = "q2_k", importance = importance })
+    local function bytes(name)
+      local file <close> = assert(io.open(at(name), "rb"))
+      return file:read("a")
+    end
+    assert.are_not.equal(bytes("plain.gguf"), bytes("told.gguf"))
+    assert.are.equal(#bytes("plain.gguf"), #bytes("told.gguf"))
+  end)
+
+  it("names what it was told wrongly", function()
+    local model = tiny.model(pl)
+    local function message(opts) return tiny.failure(model.save, model, at("x.gguf"), opts).message end
+    assert.truthy(message({ dtype = "q9" }):find("q4_k_m", 1, true))
+    assert.truthy(message({ dtype = "q8_0_m" }):find("q4_k", 1, true))
+    assert.truthy(message({ dtype = "q4_0", importance = 1 }):find("table", 1, true))
+    assert.truthy(message({ dtype = "q4_0", importance = { a = 1 } }))
+    assert.truthy(message({ dtype = "q4_0", importance = { a = pl.zeros(2, 2) } }):find("float32", 1, true))
+    assert.truthy(tiny.failure(model.save, model, at("folder"), { dtype = "q4_0" }).message:find("safetensors"))
+    assert.are.equal(2, (program.run({ "quantize", "a", "b", "q8_0" })))
+    assert.are.equal(2, (program.run({ "compare", "a", "b" })))
+  end)
+end)
