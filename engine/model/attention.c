@@ -98,13 +98,15 @@ static pl_status store(pl_pass *p, attend_job *job) {
     pl_status status = PL_OK;
     pl_tensor keys, values;
     const pl_tensor *k = job->k, *v = job->v;
-    bool writes = pl_writes(p, PL_HOOK_KV_K, job->layer) || pl_writes(p, PL_HOOK_KV_V, job->layer);
+    bool writes = false;
     pl_parallel(p->call.n_threads, (size_t)p->n_rows, store_row, job);
     if (pl_listens(p, PL_HOOK_KV_K, job->layer)) {
+        writes = pl_writes(p, PL_HOOK_KV_K, job->layer);
         status = show_stored(p, job, &keys, false);
         k = &keys;
     }
     if (status == PL_OK && pl_listens(p, PL_HOOK_KV_V, job->layer)) {
+        writes |= pl_writes(p, PL_HOOK_KV_V, job->layer);
         status = show_stored(p, job, &values, true);
         v = &values;
     }

@@ -90,12 +90,10 @@ static pl_status norm_changed(pl_pass *p, int layer, pl_tensor *x, const int32_t
         config->norm == PL_NORM_LAYER ? pl_op_layer_norm_stats : pl_op_rms_norm_stats;
     pl_tensor stats, own;
     TRY(measure(&p->call, &stats, x, config->norm_eps));
-    if (pl_writes(p, PL_HOOK_LN1_SCALE, layer)) {
-        TRY(measure(&p->call, &own, residual, config->norm_eps));
-        for (int64_t i = 0; i < x->shape[0]; i++) {
-            const float *set = row_of(&p->stats, rows[i]);
-            if (!same_row(set + 1, row_of(&own, rows[i]) + 1, 1)) row_of(&stats, i)[1] = set[1];
-        }
+    TRY(measure(&p->call, &own, residual, config->norm_eps));
+    for (int64_t i = 0; i < x->shape[0]; i++) {
+        const float *set = row_of(&p->stats, rows[i]);
+        if (!same_row(set + 1, row_of(&own, rows[i]) + 1, 1)) row_of(&stats, i)[1] = set[1];
     }
     const pl_norm_weights *weights =
         &p->model->weights.blocks[layer].norm[PL_ATTENTION][PL_NORM_BEFORE];

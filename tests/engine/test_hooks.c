@@ -439,6 +439,50 @@ static void test_a_scale_that_a_hook_sets_holds_for_the_copies_of_heads(void **s
     pl_model_free(model);
 }
 
+typedef struct chain {
+    pl_session *session;
+    uint64_t id;
+    float value;
+} chain;
+
+static pl_status leave_a_writer(void *context, pl_tensor *act, const pl_hook_at *at,
+                                pl_error *err) {
+    chain *c = context;
+    (void)act;
+    return pl_hooks_add(pl_session_hooks(c->session), &c->id, PL_HOOK_KV_V, at->layer, NULL,
+                        set_all, &c->value, err);
+}
+
+static pl_status set_and_leave(void *context, pl_tensor *act, const pl_hook_at *at, pl_error *err) {
+    chain *c = context;
+    assert_true(pl_hooks_remove(pl_session_hooks(c->session), c->id));
+    return set_all(&c->value, act, at, err);
+}
+
+/* Who may have written is asked before the call, and again at each point. */
+static void test_what_a_hook_wrote_holds_when_it_has_gone(void **state) {
+    (void)state;
+    pl_model *model = case_model(1);
+    pl_session *session = case_session(model, 1);
+    chain c = {.session = session, .value = 3};
+    uint64_t id = must_hook(session, PL_HOOK_KV_V, 0, NULL, set_all, &c.value);
+    float *expected = engine_logits(session, tokens, N);
+    assert_true(pl_hooks_remove(pl_session_hooks(session), id));
+
+    c.id = must_hook(session, PL_HOOK_KV_V, 0, NULL, set_and_leave, &c);
+    float *left = engine_logits(session, tokens, N);
+    assert_memory_equal(left, expected, N * VOCAB * sizeof *left);
+
+    must_hook(session, PL_HOOK_KV_K, 0, &(pl_hook_options){.read = true}, leave_a_writer, &c);
+    float *chained = engine_logits(session, tokens, N);
+    assert_memory_equal(chained, expected, N * VOCAB * sizeof *left);
+    free(expected);
+    free(left);
+    free(chained);
+    pl_session_free(session);
+    pl_model_free(model);
+}
+
 /* -- hooks that misbehave -------------------------------------------------------------------- */
 
 typedef struct meddler {
@@ -733,6 +777,7 @@ int main(void) {
         cmocka_unit_test(test_a_batched_hook_sees_all_rows_at_once),
         cmocka_unit_test(test_keys_and_values_are_shown_as_remembered),
         cmocka_unit_test(test_a_scale_that_a_hook_sets_holds_for_the_copies_of_heads),
+        cmocka_unit_test(test_what_a_hook_wrote_holds_when_it_has_gone),
         cmocka_unit_test(test_hooks_that_add_and_remove_hooks),
         cmocka_unit_test(test_hooks_that_run_another_sequence),
         cmocka_unit_test(test_passes_within_passes_end),
