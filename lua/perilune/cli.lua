@@ -103,6 +103,63 @@ function cli.text(words)
   return (io.read("a"):gsub("\r?\n$", ""))
 end
 
+--- The option --html of programs that can write a page, see `cli.write_page`.
+---@param parser table
+function cli.page_option(parser)
+  parser:option("--html", "Write a page for the browser too"):argname "FILE"
+end
+
+--- Writes the page that --html asked for.
+---@param args table of cli.parse
+---@param page perilune.Page
+function cli.write_page(args, page)
+  page:write(args.html)
+  local terminal = require "perilune.terminal"
+  io.stderr:write(terminal.paint(args.html .. " is written", "grey", 2), "\n")
+end
+
+--- A prompt for a model: the words given, standard input for "-", or the default. At least `least`
+--- tokens, at most what the model sees.
+---@param model perilune.Model
+---@param words string[]
+---@param default string
+---@param least? integer 1 unless said otherwise
+---@return perilune.Tensor ids
+---@return string[] labels of the tokens on one line each
+---@return string text
+function cli.prompt(model, words, default, least)
+  local text = #words > 0 and table.concat(words, " ") or default
+  if text == "-" then text = io.read("a"):gsub("\r?\n$", "") end
+  local ids = model:encode(text)
+  if #ids < (least or 1) then
+    cli.usage("the prompt has %d tokens; this takes at least %d", #ids, least or 1)
+  end
+  local most = model.default_session.n_ctx
+  if #ids > most then cli.usage("the prompt has %d tokens; the model sees %d at most", #ids, most) end
+  return ids, cli.labels(model, ids), text
+end
+
+--- What each token stands for, on one line each.
+---@param model perilune.Model
+---@param ids perilune.ids
+---@return string[]
+function cli.labels(model, ids)
+  local labels = model:to_str_tokens(ids)
+  for i, piece in ipairs(labels) do labels[i] = require("perilune.terminal").piece(piece) end
+  return labels
+end
+
+--- An index of something that there are n of, counted from 0, or from -1 backwards.
+---@param value integer?
+---@param n integer
+---@param option string "--layer", for the message
+---@return integer?
+function cli.index(value, n, option)
+  if not value then return nil end
+  if value < -n or value >= n then cli.usage("%s %d: expected 0 to %d", option, value, n - 1) end
+  return value % n
+end
+
 --- A whole file, or standard input for "-".
 ---@param path string
 ---@return string

@@ -19,7 +19,8 @@ describe("the programs", function()
     end)
   end
 
-  local names = { "convert", "generate", "inspect", "next", "perplexity", "tokens" }
+  local names = { "ablate", "attention", "convert", "generate", "inspect", "logit_lens", "next", "perplexity",
+    "tokens" }
 
   it("each know --help, with options that all have", function()
     for _, name in ipairs(names) do

@@ -1,0 +1,108 @@
+-- Where each head looks: attention patterns.
+--
+-- Every position asks, and each head answers with a weight for every position up to there; the weights
+-- of a row sum to 1. First an overview of all heads: how much they look at the first token, at the
+-- token before and at the asking token itself. Then the patterns of one layer, row by row who asks,
+-- column by column who is looked at. With --head one pattern with its numbers. The page has them all.
+--
+--   perilune attention
+--   perilune attention --layer 3 "The king and the wolf went into the wood, and the king and the"
+--   perilune attention --layer 3 --head 1
+--   perilune attention --html attention.html
+
+require "perilune"
+local cli = require "perilune.cli"
+local heatmap = require "perilune.heatmap"
+local terminal = require "perilune.terminal"
+
+local parser = cli.parser("attention", "Where each head looks: attention patterns.")
+parser:argument("prompt", "The text (default: one of ours; - reads standard input)"):args "*"
+parser:option("-l --layer", "Show the patterns of this layer (default: 0)"):argname "L":convert(math.tointeger)
+parser:option("--head", "Show one head's pattern with its numbers"):argname "H":convert(math.tointeger)
+cli.page_option(parser)
+
+local args = cli.parse(parser)
+local model = cli.load(args)
+local config = model.config
+local layer = cli.index(args.layer or 0, config.n_layers, "--layer")
+local head = cli.index(args.head, config.n_heads, "--head")
+local ids, tokens, text = cli.prompt(model, args.prompt,
+  "The king and the wolf went into the wood, and the king and the", 2)
+
+local _, cache = model:run_with_cache(ids, "pattern")
+
+local function pattern(l, h) return cache[("blocks.%d.attn.hook_pattern"):format(l)]:select(0, h) end
+
+-- The mean weight of the keys that `key_of` names for each query; queries without one do not count.
+local function mean_weight(weights, key_of)
+  local sum, n = 0, 0
+  for query = 1, #ids - 1 do
+    sum, n = sum + weights[query][key_of(query)], n + 1
+  end
+  return sum / n
+end
+
+local looks = {
+  { name = "at the first token", key_of = function() return 0 end },
+  { name = "at the token before", key_of = function(query) return query - 1 end },
+  { name = "at the asking token", key_of = function(query) return query end },
+}
+
+for _, look in ipairs(looks) do
+  look.values = {}
+  for l = 0, config.n_layers - 1 do
+    look.values[l + 1] = {}
+    for h = 0, config.n_heads - 1 do look.values[l + 1][h + 1] = mean_weight(pattern(l, h), look.key_of) end
+  end
+end
+
+-- The patterns without what the mask hides: those keys lie in the future.
+local function visible(weights)
+  local rows = weights:to_table()
+  for query, row in ipairs(rows) do
+    for key = query + 1, #row do row[key] = 0 / 0 end
+  end
+  return rows
+end
+
+print(terminal.paint(terminal.visible(text), "bold"))
+print("\nHow much of its attention each head spends, of 1:\n")
+local maps = {}
+for i, look in ipairs(looks) do
+  maps[i] = { title = look.name, values = look.values, rows = "layer", columns = "head", format = "%.2f",
+    low = 0, high = 1 }
+end
+heatmap.print_tiles(maps)
+
+if head then
+  print(("layer %d, head %d: each row shares out its attention among the columns"):format(layer, head))
+  heatmap.print { values = visible(pattern(layer, head)), rows = tokens, columns = tokens, format = "%.2f",
+    low = 0, high = 1 }
+else
+  print(("layer %d: rows ask, columns are looked at, in the order of the tokens"):format(layer))
+  local tiles = {}
+  for h = 0, config.n_heads - 1 do
+    tiles[h + 1] = { title = ("head %d"):format(h), values = visible(pattern(layer, h)), rows = tokens,
+      columns = false, label_width = 8, root = true, low = 0, high = 1 }
+  end
+  heatmap.print_tiles(tiles)
+end
+
+if args.html then
+  local page = require("perilune.page").new("Where each head looks",
+    "Rows ask, columns are looked at. The pointer tells a weight; a click shows a head large.")
+  page:lines(text)
+  local all = {}
+  for l = 0, config.n_layers - 1 do
+    all[l + 1] = {}
+    for h = 0, config.n_heads - 1 do all[l + 1][h + 1] = visible(pattern(l, h)) end
+  end
+  page:tiles { values = all, rows = "layer", columns = "head", labels = tokens }
+  page:heading("How much of its attention each head spends")
+  local views = {}
+  for i, look in ipairs(looks) do
+    views[i] = { name = look.name, values = look.values, format = "%.2f", low = 0, high = 1 }
+  end
+  page:heat { views = views, rows = "layer", columns = "head" }
+  cli.write_page(args, page)
+end

@@ -1,0 +1,170 @@
+-- The programs that look inside of a model: what they print holds against the library, and their
+-- pages are written.
+local pl = require "perilune"
+local program = dofile "tests/lua/program.lua"
+
+describe("the programs that look inside", function()
+  local path = program.model()
+  local names = { "ablate", "attention", "logit_lens" }
+
+  local function run(name, args, input)
+    local list = { name, "-m", path, "-t", "1" }
+    for _, word in ipairs(args or {}) do list[#list + 1] = word end
+    local status, out, err = program.run(list, input)
+    assert.are.equal("", status == 0 and "" or err)
+    return out, err
+  end
+
+  local function with_model(what, test)
+    it(what, function()
+      if not path then return pending("no trained model is here") end
+      test(function() return pl.load(path, { threads = 1 }) end)
+    end)
+  end
+
+  -- The numbers of the lines that begin with `label N`, N counting from 0 after the given place.
+  local function rows_after(out, mark, label)
+    local rows = {}
+    local from = select(2, out:find(mark, 1, true)) + 1
+    for line in out:sub(from):gmatch("[^\n]+") do
+      local n, rest = line:match("^" .. label .. " (%d+) +(.*)$")
+      if tonumber(n) == #rows then
+        local row = {}
+        for word in rest:gmatch("[-+]?%d+%.%d+") do row[#row + 1] = tonumber(word) end
+        rows[#rows + 1] = row
+      elseif #rows > 0 then
+        break
+      end
+    end
+    return rows
+  end
+
+  local function near(a, b, tolerance) assert.is_true(math.abs(a - b) <= tolerance, a .. " and " .. b) end
+
+  it("explain themselves: `perilune help` shows what each is for, with examples", function()
+    for _, name in ipairs(names) do
+      local status, out = program.run({ "help", name })
+      assert.are.equal(0, status)
+      local _, examples = out:gsub("\n  perilune " .. name, "")
+      assert.is_true(examples >= 2, name)
+      assert.is_true(#out > 250, name)
+      assert.is_truthy(out:find("perilune " .. name .. " --help lists its options.", 1, true))
+      for line in out:gmatch("[^\n]+") do assert.is_true(utf8.len(line) <= 105, line) end
+    end
+  end)
+
+  with_model("write a page that names every token and no address", function()
+    for _, name in ipairs(names) do
+      local file = os.tmpname()
+      finally(function() os.remove(file) end)
+      local out, err = run(name, { "--html", file })
+      assert.is_true(#out > 300, name)
+      assert.is_truthy(err:find(file .. " is written", 1, true))
+      local handle = io.open(file)
+      local html = handle:read("a")
+      handle:close()
+      assert.is_truthy(html:find('<section data-part="0">', 1, true), name)
+      assert.is_falsy(html:find("%a+://"), name)
+      os.remove(file)
+    end
+  end)
+
+  with_model("say in one line what is wrong with their arguments", function()
+    local mistakes = {
+      { 1, "ablate", "--html", "/nowhere/x.html" }, { 2, "ablate", "x" },
+      { 2, "attention", "--layer", "99" }, { 2, "attention", "--head", "99" }, { 2, "attention", "" },
+      { 2, "logit_lens", ("word "):rep(600) },
+    }
+    for _, mistake in ipairs(mistakes) do
+      local list = { mistake[2], "-m", path, table.unpack(mistake, 3) }
+      local status, _, err = program.run(list)
+      assert.are.equal(mistake[1], status, err)
+      local _, lines = err:gsub("\n", "")
+      assert.are.equal(1, lines, err)
+      assert.is_truthy(err:find("^perilune: "), err)
+    end
+    for _, name in ipairs(names) do
+      local status, _, err = program.run({ name, "--nothing" })
+      assert.are.equal(2, status)
+      assert.is_truthy(err:find("unknown option '--nothing'", 1, true), err)
+    end
+  end)
+
+  with_model("attention: rows sum to 1, and are the pattern's", function(load)
+    local text = "The king said to the queen"
+    local out = run("attention", { "--layer", "3", "--head", "1", text })
+    local model <close> = load()
+    local _, cache = model:run_with_cache(text, "blocks.3.attn.hook_pattern")
+    local pattern = cache["blocks.3.attn.hook_pattern"]:select(0, 1)
+    local query = 0
+    for line in out:sub((out:find("layer 3, head 1", 1, true))):gmatch("[^\n]+") do
+      local sum, key = 0, 0
+      for word in line:gmatch("%d%.%d%d") do
+        near(tonumber(word), pattern[query][key], 0.006)
+        sum, key = sum + tonumber(word), key + 1
+      end
+      if key > 0 then
+        near(sum, 1, 0.03)
+        query = query + 1
+        assert.are.equal(query, key)
+      end
+    end
+    assert.are.equal(6, query)
+    local firsts = rows_after(out, "at the first token", "layer")
+    assert.are.equal(model.config.n_layers, #firsts)
+    near(firsts[4][2], pattern:narrow(0, 1, 5):select(1, 0):mean(), 0.006)
+  end)
+
+  with_model("logit_lens: the last layer says what the model says", function(load)
+    local text = "The little girl went home to her mother, and the little"
+    local out = run("logit_lens", { "-k", "3", text })
+    local model <close> = load()
+    local best = model:topk(model:forward(text){ pos = -1 }:softmax(), 3)
+    local candidates = out:match("candidates after the last token:\n\n( +[^\n]+)\n")
+    local at = 1
+    for _, token in ipairs(best) do
+      local word = token.piece:gsub("^ ", "␣")
+      at = assert(select(2, candidates:find(word, at, true)), candidates)
+    end
+    local rows = rows_after(out, "candidates after the last token", "layer")
+    for k = 1, 3 do near(rows[#rows][k], best[k].value, 6e-4) end
+  end)
+
+  with_model("ablate: adds what silencing a head adds", function(load)
+    local text = "Once upon a time there was a king who had a daughter."
+    local out = run("ablate", { "-k", "2", text })
+    local model <close> = load()
+    local ids = model:encode(text)
+    local function loss(logits)
+      return logits:narrow(0, 0, #ids - 1):cross_entropy(ids:narrow(0, 1, #ids - 1))
+    end
+    local whole = loss(model:forward(ids))
+    near(tonumber(out:match("([%d.]+) nats a token with everything")), whole, 1e-4)
+    local rows = rows_after(out, "becomes 0:", "layer")
+    assert.are.equal(model.config.n_layers, #rows)
+    local layer, head = 4, 0
+    local without = loss(model:run_with_hooks(ids, { { ("blocks.%d.attn.hook_z"):format(layer), function(z)
+      z:select(1, head):zero_()
+    end } }))
+    near(rows[layer + 1][head + 1], without - whole, 6e-4)
+    assert.are_not.equal(out, (run("ablate", { "-k", "2", "--mean", text })))
+    assert.are.equal(out, (run("ablate", { "-k", "2", "-" }, text .. "\n")))
+  end)
+
+  it("show colours on a terminal and none with NO_COLOR", function()
+    if not path then return pending("no trained model is here") end
+    for environment, coloured in pairs({ ["A=1"] = true, ["NO_COLOR=1"] = false }) do
+      local terminal = program.terminal({ "attention", "-m", path, "--head", "0", "The king" }, environment)
+      if not terminal then return pending("script(1) is not installed") end
+      finally(function() terminal:remove() end)
+      terminal:expect("[exit 0]")
+      local file = io.open(terminal.path, "rb")
+      local raw = file:read("a")
+      file:close()
+      assert.are.equal(coloured, raw:find("\27[48;5;", 1, true) ~= nil)
+      terminal.from = 1
+      assert.are.equal(0, terminal:close())
+      terminal:remove()
+    end
+  end)
+end)
