@@ -431,7 +431,7 @@ ALWAYS_INLINE void tile_panel(const layout *l, float *out, size_t out_stride, co
     const char *ahead = (const char *)w + PANEL * w_row_bytes;
     for (size_t i = 0; i < n_blocks; i++) {
         panel p;
-        for (size_t line = 0; line < PANEL * l->block_bytes && n_rows <= STEP_ROWS; line += 64) {
+        for (size_t line = 0; line < PANEL * l->block_bytes; line += 64) {
             _mm_prefetch(ahead + i * PANEL * l->block_bytes + line, _MM_HINT_T0);
         }
         l->load(&p, w + i * l->block_bytes, w_row_bytes, n_out);

@@ -197,7 +197,7 @@ static pl_status prepare_part(pl_call *c, linear_job *job, const pl_linear *line
 
 /* Enough tasks that threads end together, yet runs of weights long enough to stream. */
 static size_t choose_tile_out(const pl_call *c, size_t n_rows, size_t n_out) {
-    if (n_rows > 4) return TILE_OUT;
+    if (n_rows > TILE_ROWS) return TILE_OUT;
     size_t tile_out = n_out / ((size_t)c->n_threads * 4) / PANEL_ROWS * PANEL_ROWS;
     return tile_out < PANEL_ROWS ? PANEL_ROWS : tile_out > 1024 ? 1024 : tile_out;
 }
