@@ -5,7 +5,7 @@ local program = dofile "tests/lua/program.lua"
 
 describe("the programs that look inside", function()
   local path = program.model()
-  local names = { "ablate", "attention", "logit_lens" }
+  local names = { "ablate", "attention", "induction", "logit_lens", "residual" }
 
   local function run(name, args, input)
     local list = { name, "-m", path, "-t", "1" }
@@ -73,7 +73,8 @@ describe("the programs that look inside", function()
     local mistakes = {
       { 1, "ablate", "--html", "/nowhere/x.html" }, { 2, "ablate", "x" },
       { 2, "attention", "--layer", "99" }, { 2, "attention", "--head", "99" }, { 2, "attention", "" },
-      { 2, "logit_lens", ("word "):rep(600) },
+      { 2, "induction", "x" }, { 2, "induction", "-n", "300" }, { 2, "logit_lens", ("word "):rep(600) },
+      { 2, "residual", "" },
     }
     for _, mistake in ipairs(mistakes) do
       local list = { mistake[2], "-m", path, table.unpack(mistake, 3) }
@@ -149,6 +150,49 @@ describe("the programs that look inside", function()
     near(rows[layer + 1][head + 1], without - whole, 6e-4)
     assert.are_not.equal(out, (run("ablate", { "-k", "2", "--mean", text })))
     assert.are.equal(out, (run("ablate", { "-k", "2", "-" }, text .. "\n")))
+  end)
+
+  with_model("induction: the mean of each pattern's diagonal, for random tokens and for a text", function(load)
+    local text = " One day the wolf met a little girl in the wood."
+    local out = run("induction", { text })
+    local model <close> = load()
+    local once = model:encode(text, { add_special = false }):to_table()
+    local n = #once
+    local ids = table.move(once, 1, n, n + 1, { table.unpack(once) })
+    local _, cache = model:run_with_cache(ids, "pattern")
+    local rows = rows_after(out, "\nlooks", "layer")
+    for _, place in ipairs({ { 0, 0 }, { 6, 4 } }) do
+      local pattern, sum = cache[("blocks.%d.attn.hook_pattern"):format(place[1])]:select(0, place[2]), 0
+      for query = n, 2 * n - 1 do sum = sum + pattern[query][query - n + 1] end
+      near(rows[place[1] + 1][place[2] + 1], sum / n, 0.006)
+    end
+    local even = 0
+    for query = n, 2 * n - 1 do even = even + 1 / (query + 1) / n end
+    near(tonumber(out:match("would look ([%d.]+) there")), even, 6e-4)
+    out = run("induction", { "-n", "8", "--samples", "1", "--seed", "3", "-k", "2" })
+    assert.are.equal(out, (run("induction", { "-n", "8", "--samples", "1", "--seed", "3", "-k", "2" })))
+    assert.is_truthy(out:find("8 random tokens (seed 3, texts: 1), twice", 1, true))
+    local _, listed = out:gsub(" looks %d", "")
+    assert.are.equal(2, listed)
+  end)
+
+  with_model("residual: norms of the stream, and shares that sum to 1", function(load)
+    local text = "The king said to the queen"
+    local out = run("residual", { text })
+    local model <close> = load()
+    local _, cache = model:run_with_cache(text, "resid_post")
+    local last = cache[("blocks.%d.hook_resid_post"):format(model.config.n_layers - 1)]
+    local row = out:match("Norm of the stream.-\nmlp " .. model.config.n_layers - 1 .. " +([^\n]+)")
+    local pos = 0
+    for word in row:gmatch("[%d.]+") do
+      near(tonumber(word), last[pos]:norm(), 0.06)
+      pos = pos + 1
+    end
+    assert.are.equal(6, pos)
+    local sum, parts = 0, 0
+    for share in out:gmatch("share ([-+%d.]+)") do sum, parts = sum + tonumber(share), parts + 1 end
+    near(sum, 1, 0.01)
+    assert.are.equal(2 + 2 * model.config.n_layers, parts)
   end)
 
   it("show colours on a terminal and none with NO_COLOR", function()
