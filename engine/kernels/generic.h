@@ -36,16 +36,17 @@ ALWAYS_INLINE lanes load_as_n(pl_dtype dtype, const void *row, size_t k, size_t 
 
 /* -- tiles ----------------------------------------------------------------------------------- */
 
-/* R rows by J columns of sums in registers. */
-ALWAYS_INLINE void register_tile(pl_dtype dtype, int R, int J, float *out, size_t out_stride,
-                                 const char *w, size_t w_row_bytes, const float *x, size_t x_stride,
-                                 size_t n_in) {
+/* R rows by J columns of sums in registers. ahead: the columns that come next are fetched
+ * meanwhile, which is for the first rows to do. */
+ALWAYS_INLINE void register_tile(pl_dtype dtype, int R, int J, bool ahead, float *out,
+                                 size_t out_stride, const char *w, size_t w_row_bytes,
+                                 const float *x, size_t x_stride, size_t n_in) {
     lanes sum[TILE_R * TILE_J];
     for (int i = 0; i < R * J; i++) sum[i] = lanes_set(0);
     size_t k = 0;
     for (; k + 16 <= n_in; k += 16) {
         lanes column[TILE_J];
-        if (R == 1) { /* bound by memory: the rows that come next are fetched meanwhile */
+        if (ahead) {
             for (int j = 0; j < J; j++) {
                 __builtin_prefetch(w + (size_t)(J + j) * w_row_bytes +
                                    k * (dtype == PL_F32 ? 4 : 2));
@@ -77,31 +78,38 @@ ALWAYS_INLINE void register_tile(pl_dtype dtype, int R, int J, float *out, size_
     }
 }
 
-ALWAYS_INLINE void tile_columns(pl_dtype dtype, int R, float *out, size_t out_stride, const char *w,
-                                size_t w_row_bytes, size_t n_out, const float *x, size_t x_stride,
-                                size_t n_in) {
-    size_t j = 0;
-    for (; j + TILE_J <= n_out; j += TILE_J) {
-        register_tile(dtype, R, TILE_J, out + j, out_stride, w + j * w_row_bytes, w_row_bytes, x,
-                      x_stride, n_in);
+/* All rows with J columns, which stay in the nearest cache meanwhile. */
+ALWAYS_INLINE void tile_rows(pl_dtype dtype, int J, float *out, size_t out_stride, const char *w,
+                             size_t w_row_bytes, const float *x, size_t x_stride, size_t n_rows,
+                             size_t n_in) {
+    size_t r = 0;
+    if (n_rows >= TILE_R) {
+        register_tile(dtype, TILE_R, J, true, out, out_stride, w, w_row_bytes, x, x_stride, n_in);
+        for (r = TILE_R; r + TILE_R <= n_rows; r += TILE_R) {
+            register_tile(dtype, TILE_R, J, false, out + r * out_stride, out_stride, w, w_row_bytes,
+                          x + r * x_stride, x_stride, n_in);
+        }
+    } else if (n_rows > 0) {
+        register_tile(dtype, 1, J, true, out, out_stride, w, w_row_bytes, x, x_stride, n_in);
+        r = 1;
     }
-    for (; j < n_out; j++) {
-        register_tile(dtype, R, 1, out + j, out_stride, w + j * w_row_bytes, w_row_bytes, x,
-                      x_stride, n_in);
+    for (; r < n_rows; r++) {
+        register_tile(dtype, 1, J, false, out + r * out_stride, out_stride, w, w_row_bytes,
+                      x + r * x_stride, x_stride, n_in);
     }
 }
 
 ALWAYS_INLINE void tile_as(pl_dtype dtype, float *out, size_t out_stride, const void *w,
                            size_t w_row_bytes, size_t n_out, const float *x, size_t x_stride,
                            size_t n_rows, size_t n_in) {
-    size_t r = 0;
-    for (; r + TILE_R <= n_rows; r += TILE_R) {
-        tile_columns(dtype, TILE_R, out + r * out_stride, out_stride, w, w_row_bytes, n_out,
-                     x + r * x_stride, x_stride, n_in);
+    const char *column = w;
+    size_t j = 0;
+    for (; j + TILE_J <= n_out; j += TILE_J, column += TILE_J * w_row_bytes) {
+        tile_rows(dtype, TILE_J, out + j, out_stride, column, w_row_bytes, x, x_stride, n_rows,
+                  n_in);
     }
-    for (; r < n_rows; r++) {
-        tile_columns(dtype, 1, out + r * out_stride, out_stride, w, w_row_bytes, n_out,
-                     x + r * x_stride, x_stride, n_in);
+    for (; j < n_out; j++, column += w_row_bytes) {
+        tile_rows(dtype, 1, out + j, out_stride, column, w_row_bytes, x, x_stride, n_rows, n_in);
     }
 }
 
