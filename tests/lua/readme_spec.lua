@@ -4,7 +4,7 @@ local pl = require "perilune"
 local program = dofile "tests/lua/program.lua"
 
 local pages = { "README.md", "lua/docs/first-script.md", "lua/docs/indexing.md", "lua/docs/lifetimes.md",
-  "lua/docs/glossary.md" }
+  "lua/docs/glossary.md", "lua/docs/first-hook.md", "lua/docs/hook-points.md", "lua/docs/transformer-lens.md" }
 
 -- The blocks of a page: {kind, text, line}.
 local function blocks_of(path)
@@ -87,6 +87,31 @@ describe("the code in", function()
 end)
 
 describe("the pages", function()
+  -- The points of both families: {name, shape, formula} by name.
+  it("list every hook point with the shape and the formula that the library tells", function()
+    local told, listed = {}, 0
+    for _, arch in ipairs({ "gpt2", "llama" }) do
+      local model <close> = pl.new_model({ arch = arch, n_layers = 1, d_model = 8, n_heads = 2, d_head = 4, d_mlp = 8,
+        n_ctx = 8, d_vocab = 8 })
+      for _, point in ipairs(model:hook_points()) do
+        local name = point.name:gsub("^blocks%.0%.", "")
+        told[name] = ("| `%s` | %s | %s |"):format(name, point.dims:gsub(",", ", "), point.formula)
+      end
+    end
+    local page = io.open("lua/docs/hook-points.md"):read("a")
+    local diagram = page:match("```none\n(.-)```")
+    for name, row in pairs(told) do
+      assert.is_truthy(page:find(row, 1, true), row)
+      assert.is_truthy(diagram:find(name, 1, true), name)
+    end
+    for name in page:gmatch("\n| `([%w_.]+)` |") do
+      listed = listed + 1
+      assert.is_truthy(told[name], name)
+    end
+    for _ in pairs(told) do listed = listed - 1 end
+    assert.are.equal(0, listed)
+  end)
+
   it("link to pages that are there", function()
     for _, path in ipairs(pages) do
       local folder = path:match("^(.*/)") or ""
