@@ -101,6 +101,8 @@ void pl_lua_open_sequence(lua_State *L);
 void pl_lua_open_tokenizer(lua_State *L);
 void pl_lua_open_hooks(lua_State *L);
 void pl_lua_open_sampler(lua_State *L);
-void pl_lua_open_export(lua_State *L); /* after the models, to whose methods it adds */
+void pl_lua_open_export(lua_State *L);  /* after the models, to whose methods it adds */
+void pl_lua_open_weights(lua_State *L); /* likewise */
+void pl_lua_open_tensor_files(lua_State *L);
 
 #endif

@@ -33,6 +33,11 @@ static void attach_tokenizer(lua_State *L, int index) {
     lua_setiuservalue(L, index, PL_UV_TOKENIZER);
 }
 
+void pl_lua_push_model(lua_State *L, pl_model *model, int options) {
+    push_closed(L, options)->model = model;
+    attach_tokenizer(L, lua_gettop(L));
+}
+
 /* load(name [, options of the default session]) */
 static int load(lua_State *L) {
     const char *name = luaL_checkstring(L, 1);

@@ -207,6 +207,11 @@ pl_status pl_model_save(const pl_model *model, const char *path, const pl_save_o
         bool gguf = length > 5 && strcmp(path + length - 5, ".gguf") == 0;
         format = gguf ? PL_SAVE_GGUF : PL_SAVE_SAFETENSORS;
     }
+    if (model->weights.unembed.b.data) {
+        return pl_fail(err, PL_ERR_UNSUPPORTED,
+                       "the unembedding has a bias, which no file of this family holds: save the "
+                       "model as it was before it was processed");
+    }
     pl_export_plan plan;
     pl_status status = pl_export_plan_init(&plan, model, options, format == PL_SAVE_GGUF, err);
     if (status != PL_OK) return status;

@@ -63,7 +63,10 @@ pl_model *pl_model_retain(pl_model *model) {
 
 void pl_model_free(pl_model *model) {
     if (!model || __atomic_sub_fetch(&model->refs, 1, __ATOMIC_ACQ_REL) > 0) return;
-    pl_tokenizer_free(model->tokenizer);
+    if (model->source)
+        pl_model_free(model->source);
+    else
+        pl_tokenizer_free(model->tokenizer);
     pl_model_close_file(model);
     pl_arena_clear(&model->memory);
     free(model->rope_frequencies);

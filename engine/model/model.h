@@ -12,6 +12,7 @@ typedef struct pl_named_weight {
     pl_tensor tensor; /* [n_out, n_in]; a transposed matrix is shown with swapped strides */
 } pl_named_weight;
 
+typedef struct pl_model pl_model;
 struct pl_model {
     pl_config config;
     pl_weights weights;
@@ -22,9 +23,9 @@ struct pl_model {
     double *rope_frequencies; /* [rope_dims / 2], radians per position */
     void *file;               /* the weights file that the views point into, or NULL */
     pl_arena memory;          /* owned weights: random ones, and vectors widened to float32 */
+    pl_model *source;         /* of a wide copy: the model whose tokenizer it shares, or NULL */
     int refs;                 /* sessions hold the model too */
 };
-typedef struct pl_model pl_model;
 
 /* Loads what a user names: a .gguf or .safetensors path, a directory in Hugging Face's layout, or
  * a hub id found in the local cache. Errors name file, field, value and what was expected. */

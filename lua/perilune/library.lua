@@ -9,5 +9,6 @@ return function(pl, core)
   pl.nearest = core.nearest
   require "perilune.model"(pl, core)
   require "perilune.hooks"(pl, core)
+  require "perilune.weights"(pl, core)
   require "perilune.generate"(pl, core)
 end
