@@ -1,6 +1,6 @@
 /* A pool of workers that the whole process shares, made when first needed.
  *
- * A call publishes its job; workers that are awake join it and claim tasks from a counter, as the
+ * A call publishes its job; workers that are awake join it and claim tasks from counters, as the
  * caller does. The call ends when every task is done: it waits for workers that joined, never for
  * those that the system did not run in time. So a busy machine costs its share and no more, where
  * a barrier over all threads would wait for the slowest to be scheduled. A worker without work
@@ -33,11 +33,13 @@ static struct {
     int n_workers;
 
     atomic_ulong state;
-    atomic_size_t next; /* task to claim */
-    pl_task_fn run;     /* of the open job, as the next three */
+    pl_task_fn run; /* of the open job, as the next three */
     void *context;
     size_t n_tasks;
     int n_threads;
+    struct {
+        _Alignas(64) atomic_size_t next; /* task to claim */
+    } range[PL_MAX_THREADS];             /* of one thread each */
 } pool = {.caller = PTHREAD_MUTEX_INITIALIZER,
           .lock = PTHREAD_MUTEX_INITIALIZER,
           .wake = PTHREAD_COND_INITIALIZER};
@@ -50,14 +52,28 @@ static void relax(void) {
 #endif
 }
 
+/* The tasks of range i begin here. */
+static size_t range_start(size_t n_tasks, int n_ranges, int i) {
+    return n_tasks / (size_t)n_ranges * (size_t)i +
+           n_tasks % (size_t)n_ranges * (size_t)i / (size_t)n_ranges;
+}
+
+/* A thread runs its own range first, from which it reads memory in one stream, then what is left
+ * of the others'. */
 static void claim_tasks(int thread) {
     pl_task_fn run = pool.run;
     void *context = pool.context;
     size_t n_tasks = pool.n_tasks;
-    for (;;) {
-        size_t task = atomic_fetch_add_explicit(&pool.next, 1, memory_order_relaxed);
-        if (task >= n_tasks) return;
-        run(context, task, thread);
+    int n = pool.n_threads;
+    for (int i = 0; i < n; i++) {
+        int range = (thread + i) % n;
+        size_t end = range_start(n_tasks, n, range + 1);
+        for (;;) {
+            size_t task =
+                atomic_fetch_add_explicit(&pool.range[range].next, 1, memory_order_relaxed);
+            if (task >= end) break;
+            run(context, task, thread);
+        }
     }
 }
 
@@ -152,7 +168,10 @@ void pl_parallel(int n_threads, size_t n_tasks, pl_task_fn run, void *context) {
     pool.context = context;
     pool.n_tasks = n_tasks;
     pool.n_threads = n_threads;
-    atomic_store_explicit(&pool.next, 0, memory_order_relaxed);
+    for (int i = 0; i < n_threads; i++) {
+        atomic_store_explicit(&pool.range[i].next, range_start(n_tasks, n_threads, i),
+                              memory_order_relaxed);
+    }
     unsigned long generation = atomic_load(&pool.state) / GENERATION + 1;
     atomic_store(&pool.state, generation * GENERATION | OPEN);
     if (atomic_load(&pool.sleeping)) {

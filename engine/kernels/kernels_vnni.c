@@ -449,10 +449,18 @@ ALWAYS_INLINE void tile_panel(const layout *l, float *out, size_t out_stride, co
     }
 }
 
+/* The first panel has nobody before it to fetch it: line by line of all rows, as it is read. */
+static void fetch_panel(const char *w, size_t w_row_bytes, size_t n_rows) {
+    for (size_t line = 0; line < w_row_bytes; line += 64) {
+        for (size_t r = 0; r < n_rows; r++) _mm_prefetch(w + r * w_row_bytes + line, _MM_HINT_T0);
+    }
+}
+
 ALWAYS_INLINE void tile_vnni(const layout *l, float *out, size_t out_stride, const void *w,
                              size_t w_row_bytes, size_t n_out, const void *x, size_t x_row_bytes,
                              size_t n_rows, size_t n_in) {
     size_t n_blocks = n_in / ((size_t)l->n_groups * PL_GROUP);
+    fetch_panel(w, w_row_bytes, n_out < PANEL ? n_out : PANEL);
     for (size_t r = 0; r < n_rows; r += CHUNK_ROWS) {
         size_t rows = n_rows - r < CHUNK_ROWS ? n_rows - r : CHUNK_ROWS;
         for (size_t j = 0; j < n_out; j += PANEL) {
