@@ -110,6 +110,23 @@ static int free_writer(lua_State *L) {
     return 0;
 }
 
+/* The list of texts on top of the stack under a key. */
+static void put_texts(lua_State *L, pl_gguf_writer *w, const char *key) {
+    int list = lua_gettop(L);
+    size_t n = (size_t)lua_rawlen(L, list);
+    pl_gguf_string *texts = lua_newuserdatauv(L, n * sizeof *texts + 1, 0);
+    for (size_t i = 0; i < n; i++) {
+        if (lua_rawgeti(L, list, (lua_Integer)i + 1) != LUA_TSTRING) {
+            pl_lua_fail(L, PL_ERR_ARGUMENT, "%s: item %zu of the list is a %s, expected a text",
+                        key, i + 1, luaL_typename(L, -1));
+        }
+        texts[i].data = lua_tolstring(L, -1, &texts[i].size);
+        lua_pop(L, 1); /* it lives in the list */
+    }
+    pl_error err;
+    if (pl_gguf_put_strings(w, key, texts, n, &err) != PL_OK) pl_lua_raise(L, &err);
+}
+
 /* The value on top of the stack under a key. */
 static void put_value(lua_State *L, pl_gguf_writer *w, const char *key) {
     pl_error err;
@@ -117,19 +134,26 @@ static void put_value(lua_State *L, pl_gguf_writer *w, const char *key) {
     size_t size;
     int type = lua_type(L, -1);
     int64_t whole = lua_tointeger(L, -1);
+    if (type == LUA_TTABLE) {
+        put_texts(L, w, key);
+        return;
+    }
     if (type == LUA_TSTRING) {
         const char *text = lua_tolstring(L, -1, &size);
         status = pl_gguf_put_string(w, key, text, size, &err);
     } else if (type == LUA_TBOOLEAN) {
         status = pl_gguf_put_bool(w, key, lua_toboolean(L, -1), &err);
-    } else if (lua_isinteger(L, -1) && whole >= INT32_MIN && whole <= INT32_MAX) {
+    } else if (lua_isinteger(L, -1) && whole >= 0 && whole <= UINT32_MAX) {
+        status = pl_gguf_put_u32(w, key, (uint32_t)whole, &err);
+    } else if (lua_isinteger(L, -1) && whole < 0 && whole >= INT32_MIN) {
         status = pl_gguf_put_i32(w, key, (int32_t)whole, &err);
     } else if (lua_isinteger(L, -1)) {
         status = pl_gguf_put_scalar(w, key, PL_GGUF_I64, &whole, &err);
     } else if (type == LUA_TNUMBER) {
         status = pl_gguf_put_f32(w, key, (float)lua_tonumber(L, -1), &err);
     } else {
-        pl_lua_fail(L, PL_ERR_ARGUMENT, "%s is a %s: expected a number, text or truth value", key,
+        pl_lua_fail(L, PL_ERR_ARGUMENT,
+                    "%s is a %s: expected a number, text, list of texts or truth value", key,
                     luaL_typename(L, -1));
     }
     if (status != PL_OK) pl_lua_raise(L, &err);

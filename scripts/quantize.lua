@@ -6,7 +6,7 @@
 -- get the next type that fits. `perilune compare` says what it costs.
 --
 --   perilune quantize openai-community/gpt2 gpt2-q4_k_m.gguf q4_k_m
---   perilune quantize model.gguf small.gguf q2_k
+--   perilune quantize model.gguf small.gguf q2_k --imatrix model.imatrix.gguf
 
 local pl = require "perilune"
 local cli = require "perilune.cli"
@@ -16,14 +16,33 @@ local parser = cli.parser("quantize", "Writes a model with quantised matrices.")
 parser:argument("input", "The model: a file, a folder or a hub id")
 parser:argument("output", "The GGUF file to write")
 parser:argument("type", "What the matrices become: q8_0, q4_k_m, ...")
+parser:option("--imatrix", "An importance matrix, of `perilune imatrix` or llama.cpp's"):argname "FILE"
 
 local args = cli.parse(parser)
 if args.model then cli.usage("-m: the model to quantise is the first argument") end
 if not args.output:find("%.gguf$") then cli.usage("%s: quantised models are GGUF files", args.output) end
 args.model = args.input
 local model = cli.load(args)
+
+-- The mean square of what meets each matrix, by its name; nil without a file.
+local function read_importance(path)
+  if not path then return nil end
+  local tensors, about = pl.load_tensors(path)
+  if about["general.type"] ~= "imatrix" then
+    pl.fail("format", "%s: general.type is %s, expected imatrix", path, tostring(about["general.type"]))
+  end
+  local importance = {}
+  for name, sum in pairs(tensors) do
+    local matrix = name:match("^(.+)%.in_sum2$")
+    local counts = matrix and tensors[matrix .. ".counts"]
+    if counts and counts:count() == 1 then importance[matrix] = sum:view(-1) / counts:view(-1)[0] end
+  end
+  if not next(importance) then pl.fail("format", "%s: no tensor NAME.in_sum2 with its NAME.counts", path) end
+  return importance
+end
+
 local began = pl.clock()
-model:save(args.output, { format = "gguf", dtype = args.type })
+model:save(args.output, { format = "gguf", dtype = args.type, importance = read_importance(args.imatrix) })
 
 local counts, order = {}, {}
 for _, weight in ipairs(pl.load(args.output):weights()) do

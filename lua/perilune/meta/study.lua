@@ -17,7 +17,7 @@ function pl.load_tensors(path) end
 --- Writes tensors by name: GGUF where the path ends in .gguf, else safetensors.
 ---@param path string
 ---@param tensors table<string, perilune.Tensor>
----@param metadata? table<string, any> of a GGUF file: numbers, texts, truth values
+---@param metadata? table<string, any> of a GGUF file: numbers, texts, lists of texts, truth values
 function pl.save_tensors(path, tensors, metadata) end
 
 ---@class perilune.Model
