@@ -17,8 +17,8 @@ local terminal = require "perilune.terminal"
 
 local parser = cli.parser("attention", "Where each head looks: attention patterns.")
 parser:argument("prompt", "The text (default: one of ours; - reads standard input)"):args "*"
-parser:option("-l --layer", "Show the patterns of this layer (default: 0)"):argname "L":convert(math.tointeger)
-parser:option("--head", "Show one head's pattern with its numbers"):argname "H":convert(math.tointeger)
+parser:option("-l --layer", "Show the patterns of this layer (default: 0)"):argname "L":convert(cli.integer)
+parser:option("--head", "Show one head's pattern with its numbers"):argname "H":convert(cli.integer)
 cli.page_option(parser)
 
 local args = cli.parse(parser)

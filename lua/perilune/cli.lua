@@ -79,6 +79,16 @@ function cli.whole(least)
   end
 end
 
+--- A converter for argparse: any whole number, such as an index that `cli.index` checks.
+---@param text string
+---@return integer?
+---@return string?
+function cli.integer(text)
+  local n = math.tointeger(tonumber(text))
+  if n then return n end
+  return nil, ("'%s': expected a whole number"):format(text)
+end
+
 --- A converter for argparse: numbers from `least` to `most`.
 ---@param least number
 ---@param most? number
@@ -147,6 +157,15 @@ function cli.labels(model, ids)
   local labels = model:to_str_tokens(ids)
   for i, piece in ipairs(labels) do labels[i] = require("perilune.terminal").piece(piece) end
   return labels
+end
+
+--- The numbers from 0 to n - 1 as texts, to label columns with.
+---@param n integer
+---@return string[]
+function cli.numbers(n)
+  local list = {}
+  for i = 1, n do list[i] = tostring(i - 1) end
+  return list
 end
 
 --- An index of something that there are n of, counted from 0, or from -1 backwards.

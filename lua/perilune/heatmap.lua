@@ -13,6 +13,10 @@ local heatmap = {}
 local rising = { { 0, 32, 77 }, { 58, 73, 107 }, { 124, 123, 120 }, { 188, 175, 111 }, { 255, 234, 70 } }
 local two_sided = { { 0, 90, 160 }, { 110, 170, 215 }, { 244, 244, 244 }, { 240, 165, 90 }, { 200, 80, 0 } }
 
+-- Much the same among the 256 colours of terminals.
+local rising_256 = { 17, 18, 60, 102, 144, 186, 227 }
+local two_sided_256 = { 25, 67, 110, 153, 255, 223, 215, 208, 166 }
+
 --- The colour at a fraction of the way: from 0 to 1, or from -1 to 1 where it is two-sided.
 ---@param fraction number
 ---@param diverging? boolean
@@ -26,6 +30,14 @@ function heatmap.colour(fraction, diverging)
   local i = math.min(#stops - 2, math.floor(x))
   local a, b, t = stops[i + 1], stops[i + 2], x - i
   return a[1] + t * (b[1] - a[1]), a[2] + t * (b[2] - a[2]), a[3] + t * (b[3] - a[3])
+end
+
+-- text on the colour at a fraction of the way.
+local function paint(text, fraction, diverging)
+  local list = diverging and two_sided_256 or rising_256
+  local x = math.max(0, math.min(1, diverging and (fraction + 1) / 2 or fraction))
+  local r, g, b = heatmap.colour(fraction, diverging)
+  return terminal.on(text, r, g, b, list[1 + math.floor(x * (#list - 1) + 0.5)])
 end
 
 --- Whether x is a number that a colour can stand for.
@@ -68,7 +80,7 @@ local shades = terminal.ascii and { " ", ".", ":", "+", "#" } or { " ", "░", "
 
 -- A cell without a number, `width` columns wide.
 local function shade(fraction, diverging, width)
-  if terminal.coloured then return terminal.on((" "):rep(width), heatmap.colour(fraction, diverging)) end
+  if terminal.coloured then return paint((" "):rep(width), fraction, diverging) end
   local size = math.abs(fraction)
   local mark = shades[math.min(#shades, 1 + math.floor(size * #shades))]
   if not diverging then return mark:rep(width) end
@@ -166,7 +178,7 @@ function heatmap.lines(options)
       elseif options.format or options.texts then
         local text = options.texts and " " .. terminal.fit(options.texts[i][j], width - 1)
           or right(options.format:format(x), width)
-        line[#line + 1] = terminal.on(text, heatmap.colour(fraction, options.diverging))
+        line[#line + 1] = paint(text, fraction, options.diverging)
       else
         line[#line + 1] = shade(options.root and math.max(fraction, 0) ^ 0.5 or fraction, options.diverging, width)
       end

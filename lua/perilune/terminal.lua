@@ -65,26 +65,17 @@ terminal.ascii = ascii
 
 local all_colours = set("COLORTERM") == "truecolor" or set("COLORTERM") == "24bit"
 
--- The nearest of the 256: of the 6 x 6 x 6 cube, or of the 24 greys where red, green and blue agree.
-local function nearest_256(r, g, b)
-  if math.max(r, g, b) - math.min(r, g, b) < 8 then
-    local grey = math.max(0, math.min(23, (r - 3) // 10))
-    return 232 + math.tointeger(grey)
-  end
-  local function level(x) return x < 48 and 0 or x < 115 and 1 or math.tointeger((x - 35) // 40) end
-  return 16 + 36 * level(r) + 6 * level(g) + level(b)
-end
-
---- text on a background of red, green and blue from 0 to 255, in black or white, as is more legible.
+--- text on a background, in black or white, as is more legible.
 ---@param text string
----@param r number
+---@param r number red from 0 to 255
 ---@param g number
 ---@param b number
+---@param index integer the colour to take of a terminal's 256 where it has no others
 ---@return string
-function terminal.on(text, r, g, b)
+function terminal.on(text, r, g, b, index)
   if not coloured[1] then return text end
   local ink = 0.3 * r + 0.59 * g + 0.11 * b > 128 and 16 or 255
-  local paper = all_colours and ("2;%d;%d;%d"):format(r // 1, g // 1, b // 1) or ("5;%d"):format(nearest_256(r, g, b))
+  local paper = all_colours and ("2;%d;%d;%d"):format(r // 1, g // 1, b // 1) or ("5;%d"):format(index)
   return ("\27[48;%s;38;5;%dm%s\27[0m"):format(paper, ink, text)
 end
 

@@ -19,8 +19,8 @@ describe("the programs", function()
     end)
   end
 
-  local names = { "ablate", "attention", "convert", "generate", "induction", "inspect", "logit_lens", "next",
-    "perplexity", "residual", "tokens" }
+  local names = { "ablate", "attention", "convert", "generate", "induction", "inspect", "layer_walk",
+    "logit_lens", "next", "one_head", "perplexity", "residual", "tokens" }
 
   it("each know --help, with options that all have", function()
     for _, name in ipairs(names) do

@@ -2,10 +2,11 @@
 -- pages are written.
 local pl = require "perilune"
 local program = dofile "tests/lua/program.lua"
+local tiny = dofile "tests/lua/tiny.lua"
 
 describe("the programs that look inside", function()
   local path = program.model()
-  local names = { "ablate", "attention", "induction", "logit_lens", "residual" }
+  local names = { "ablate", "attention", "induction", "layer_walk", "logit_lens", "one_head", "residual" }
 
   local function run(name, args, input)
     local list = { name, "-m", path, "-t", "1" }
@@ -55,6 +56,7 @@ describe("the programs that look inside", function()
 
   with_model("write a page that names every token and no address", function()
     for _, name in ipairs(names) do
+      if name == "layer_walk" then goto continue end -- has no page
       local file = os.tmpname()
       finally(function() os.remove(file) end)
       local out, err = run(name, { "--html", file })
@@ -66,6 +68,7 @@ describe("the programs that look inside", function()
       assert.is_truthy(html:find('<section data-part="0">', 1, true), name)
       assert.is_falsy(html:find("%a+://"), name)
       os.remove(file)
+      ::continue::
     end
   end)
 
@@ -74,14 +77,15 @@ describe("the programs that look inside", function()
       { 1, "ablate", "--html", "/nowhere/x.html" }, { 2, "ablate", "x" },
       { 2, "attention", "--layer", "99" }, { 2, "attention", "--head", "99" }, { 2, "attention", "" },
       { 2, "induction", "x" }, { 2, "induction", "-n", "300" }, { 2, "logit_lens", ("word "):rep(600) },
+      { 2, "layer_walk", "--layer", "8" }, { 2, "one_head", "--pos", "99" }, { 2, "one_head", "--head", "x" },
       { 2, "residual", "" },
     }
     for _, mistake in ipairs(mistakes) do
       local list = { mistake[2], "-m", path, table.unpack(mistake, 3) }
       local status, _, err = program.run(list)
       assert.are.equal(mistake[1], status, err)
-      local _, lines = err:gsub("\n", "")
-      assert.are.equal(1, lines, err)
+      assert.is_falsy(err:match("^[^\n]*\n"):find("traceback"), err)
+      if not err:find("\nUsage:") then assert.are.equal(1, select(2, err:gsub("\n", "")), err) end
       assert.is_truthy(err:find("^perilune: "), err)
     end
     for _, name in ipairs(names) do
@@ -193,6 +197,71 @@ describe("the programs that look inside", function()
     for share in out:gmatch("share ([-+%d.]+)") do sum, parts = sum + tonumber(share), parts + 1 end
     near(sum, 1, 0.01)
     assert.are.equal(2 + 2 * model.config.n_layers, parts)
+  end)
+
+  -- Steps and the largest difference that layer_walk shows.
+  local function walk(args)
+    local out = run("layer_walk", args)
+    local steps = 0
+    for far in out:gmatch("\n[%w_.]-hook_%S+ [^\n]* (%d%.%de[-+]%d+)") do
+      assert.is_true(tonumber(far) < 1e-4, out)
+      steps = steps + 1
+    end
+    assert.is_truthy(out:find("are the same, but for rounding", 1, true), out)
+    return steps, out
+  end
+
+  with_model("layer_walk: the block in Lua is the engine's, in every layer", function(load)
+    local model <close> = load()
+    for layer = 0, model.config.n_layers - 1, 3 do
+      local steps, out = walk({ "--layer", tostring(layer), "The king said to the queen" })
+      assert.is_true(steps >= 14, steps)
+      assert.is_truthy(out:find("gelu_new(pre)", 1, true))
+    end
+    assert.is_truthy(run("layer_walk", { "--source" }):find("local function rotate", 1, true))
+  end)
+
+  it("layer_walk: the same for Llama's family, whichever pairs are rotated, and with shared keys", function()
+    for _, half in ipairs({ true, false }) do
+      local file = os.tmpname()
+      os.remove(file)
+      file = half and file or file .. ".gguf"
+      finally(function() os.execute("rm -rf " .. file) end)
+      local model <close> = pl.new_model({ arch = "llama", tokenizer = tiny.tokenizer(), n_layers = 2, d_model = 32,
+        n_heads = 4, n_kv_heads = 2, d_head = 8, d_mlp = 48, n_ctx = 64, d_vocab = 262, std = 0.3, seed = 5 })
+      model:save(file)
+      local status, out, err = program.run({ "layer_walk", "-m", file, "--layer", "1", "the inner thing" })
+      assert.are.equal(0, status, err .. out)
+      assert.is_truthy(out:find("attn.hook_rot_k", 1, true) and out:find("silu(pre) * pre_linear", 1, true))
+      assert.are.equal(0, (program.run({ "one_head", "-m", file, "the inner thing" })))
+      os.execute("rm -rf " .. file)
+    end
+  end)
+
+  with_model("one_head: weights, the mix and what it speaks for are the model's", function(load)
+    local text = "The little girl went home to her mother, and the little"
+    local out = run("one_head", { "--layer", "6", "--head", "4", "-k", "3", text })
+    local model <close> = load()
+    local ids = model:encode(text)
+    local logits, cache = model:run_with_cache(ids, { "blocks.6.attn.hook_*", "ln_final.hook_scale" })
+    local pattern = cache["blocks.6.attn.hook_pattern"]:select(0, 4)[-1]
+    local key = 0
+    for weight in out:gmatch("\n  %S+ +%-?[%d.]+ +%-?[%d.]+  (%d%.%d%d%d)") do
+      near(tonumber(weight), pattern[key], 2e-3)
+      key = key + 1
+    end
+    assert.are.equal(#ids, key)
+    local written = cache["blocks.6.attn.hook_result"]:select(1, 4)[-1]
+    written = (written - written:mean()) / cache["ln_final.hook_scale"][-1][0] * model.ln_final_w
+    local best = model:topk(written:unsqueeze(0):matmul(model.W_U):squeeze(0), 1)[1]
+    assert.is_truthy(out:find(("for      %s %+.2f"):format(best.piece:gsub("^ ", "␣"), best.value), 1, true), out)
+    local with, without = out:match("has ([%d.]+) %% with this head's word at this place, ([%d.]+) %% without")
+    local choice = logits[-1]:argmax()
+    near(tonumber(with), 100 * logits[-1]:softmax()[choice], 0.2)
+    local function silence(z) z:select(1, 4):zero_() end
+    local silent = model:run_with_hooks(ids, { { "z", silence, { layer = 6, pos = #ids - 1 } } })
+    near(tonumber(without), 100 * silent[-1]:softmax()[choice], 0.2)
+    assert.is_truthy(run("one_head", { "--pos", "2", text }):find("masked  0.000", 1, true))
   end)
 
   it("show colours on a terminal and none with NO_COLOR", function()
