@@ -104,5 +104,6 @@ void pl_lua_open_sampler(lua_State *L);
 void pl_lua_open_export(lua_State *L);  /* after the models, to whose methods it adds */
 void pl_lua_open_weights(lua_State *L); /* likewise */
 void pl_lua_open_tensor_files(lua_State *L);
+void pl_lua_open_json(lua_State *L);
 
 #endif

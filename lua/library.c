@@ -57,4 +57,5 @@ void pl_lua_open_library(lua_State *L) {
     pl_lua_open_export(L);
     pl_lua_open_weights(L);
     pl_lua_open_tensor_files(L);
+    pl_lua_open_json(L);
 }

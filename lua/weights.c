@@ -55,11 +55,22 @@ static int set_weight(lua_State *L) {
     return 0;
 }
 
+static int is_model(lua_State *L) {
+    lua_pushboolean(L, luaL_testudata(L, 1, PL_LUA_MODEL) != NULL);
+    return 1;
+}
+static int is_sequence(lua_State *L) {
+    lua_pushboolean(L, luaL_testudata(L, 1, PL_LUA_SEQUENCE) != NULL);
+    return 1;
+}
+
 void pl_lua_open_weights(lua_State *L) {
     static const luaL_Reg functions[] = {{"weight", weight},
                                          {"weight_rows", weight_rows},
                                          {"widen", widen},
                                          {"set_weight", set_weight},
+                                         {"is_model", is_model},
+                                         {"is_sequence", is_sequence},
                                          {NULL, NULL}};
     luaL_setfuncs(L, functions, 0);
     luaL_getmetatable(L, PL_LUA_MODEL);

@@ -10,5 +10,7 @@ return function(pl, core)
   require "perilune.model"(pl, core)
   require "perilune.hooks"(pl, core)
   require "perilune.weights"(pl, core)
+  require "perilune.interventions"(pl, core)
+  require "perilune.sae"(pl, core)
   require "perilune.generate"(pl, core)
 end

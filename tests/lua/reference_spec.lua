@@ -31,6 +31,17 @@ describe("the annotations", function()
   end)
 end)
 
+describe("the annotations of pl.edit", function()
+  it("describe every function, and no other", function()
+    local set = described()
+    for name in pairs(pl.edit) do assert.is_true(set["edit." .. name], name) end
+    for name in pairs(set) do
+      local of_edit = name:match("^edit%.(.*)$")
+      assert.is_true(not of_edit or pl.edit[of_edit] ~= nil, name)
+    end
+  end)
+end)
+
 describe(":help", function()
   it("needs the program's view of folders", function()
     if not pcall(require, "perilune.host") then return assert.are.same({}, reference.find("generate")) end

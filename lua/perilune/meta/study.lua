@@ -14,6 +14,45 @@ local pl = {}
 ---@return table<string, any> metadata
 function pl.load_tensors(path) end
 
+--- A JSON file's object as a table; null is nil.
+---@param path string
+---@return table
+function pl.load_json(path) end
+
+--- A sparse autoencoder as SAELens saves it: cfg.json and sae_weights.safetensors in a folder.
+---@param folder string
+---@param opts? {scale?: number} the factor of activations that were scaled in training (expected_average_only_in), which the files lack
+---@return perilune.Sae
+function pl.load_sae(folder, opts) end
+
+---@class perilune.Sae
+---@field point string? the hook point that it was trained on
+---@field d_in integer
+---@field d_sae integer
+---@field weights table<string, perilune.Tensor>
+---@field cfg table
+local Sae = {}
+
+--- Features of activations.
+---@param x perilune.Tensor [pos, d_in] or [pos, head, d_head]
+---@return perilune.Tensor features [pos, d_sae]
+---@return function back what undoes the scaling of activations, for decode
+function Sae:encode(x) end
+
+--- Activations of features.
+---@param features perilune.Tensor [pos, d_sae]
+---@param back? function from encode
+---@return perilune.Tensor [pos, d_in]
+function Sae:decode(features, back) end
+
+--- The reconstruction of x in x's shape, also `sae(x)`. With fn, which may edit the features or
+--- return others, what the autoencoder misses of x is added again.
+---@param x perilune.Tensor
+---@param fn? fun(features: perilune.Tensor, at: perilune.HookAt): perilune.Tensor?
+---@param at? perilune.HookAt
+---@return perilune.Tensor
+function Sae:splice(x, fn, at) end
+
 --- Writes tensors by name: GGUF where the path ends in .gguf, else safetensors.
 ---@param path string
 ---@param tensors table<string, perilune.Tensor>
@@ -56,3 +95,114 @@ function Model:token_embeddings(ids) end
 ---@param ids perilune.ids
 ---@return perilune.Tensor [n, d_model]
 function Model:tokens_to_residual_directions(ids) end
+
+--- Interventions over hooks. `on` is a model, session or sequence; each returns the hook's handle.
+---@class perilune.edit
+local edit = {}
+
+---@alias perilune.Hooked perilune.Model|perilune.Session|perilune.Sequence
+
+---@class perilune.EditOptions
+---@field layer? integer all unless said otherwise
+---@field head? integer of an activation with heads; all unless said otherwise
+---@field pos? integer absolute position; all unless said otherwise
+
+--- Puts opts.to in the activation's place.
+---@param on perilune.Hooked
+---@param point string
+---@param opts? perilune.EditOptions|{to?: number|perilune.Tensor|table} 0 unless said otherwise; a tensor that fits one position's activation; what `means` gave
+---@return perilune.Hook
+function edit.ablate(on, point, opts) end
+
+--- Averages over all positions of some prompts, by full name.
+---@param model perilune.Model
+---@param prompts perilune.ids[]
+---@param point string
+---@param opts? {layer?: integer}
+---@return table<string, perilune.Tensor>
+function edit.means(model, prompts, point, opts) end
+
+--- Every position gets the activation of a randomly drawn position of a cache.
+---@param on perilune.Hooked
+---@param point string
+---@param cache table<string, perilune.Tensor>
+---@param opts? perilune.EditOptions|{seed?: integer}
+---@return perilune.Hook
+function edit.resample(on, point, cache, opts) end
+
+--- Rows get what another run had at the same positions.
+---@param on perilune.Hooked
+---@param point string
+---@param source table<string, perilune.Tensor>|perilune.ids|perilune.Sequence a cache, or what is run for one
+---@param opts? perilune.EditOptions|{from_pos?: integer} with pos: the source's position
+---@return perilune.Hook
+function edit.patch(on, point, source, opts) end
+
+--- Attention looks where it looked in another run.
+---@param on perilune.Hooked
+---@param source table<string, perilune.Tensor>|perilune.ids|perilune.Sequence
+---@param opts? perilune.EditOptions
+---@return perilune.Hook
+function edit.freeze_pattern(on, source, opts) end
+
+--- Norms divide by what they divided by in another run.
+---@param on perilune.Hooked
+---@param source table<string, perilune.Tensor>|perilune.ids|perilune.Sequence
+---@param opts? {layer?: integer, pos?: integer}
+---@return perilune.Hook[]
+function edit.freeze_norms(on, source, opts) end
+
+--- Adds scale * vector, with a gate only to rows that lie along that direction by more than threshold.
+---@param on perilune.Hooked
+---@param point string
+---@param vector perilune.Tensor
+---@param opts? perilune.EditOptions|{scale?: number, gate?: perilune.Tensor, threshold?: number}
+---@return perilune.Hook
+function edit.add(on, point, vector, opts) end
+
+--- Takes a direction, or the space that several span, out of the activation.
+---@param on perilune.Hooked
+---@param point string
+---@param directions perilune.Tensor [d] or [n, d]
+---@param opts? perilune.EditOptions
+---@return perilune.Hook
+function edit.project_out(on, point, directions, opts) end
+
+--- Keeps the component along a direction of unit length between min and max.
+---@param on perilune.Hooked
+---@param point string
+---@param direction perilune.Tensor of any length
+---@param opts perilune.EditOptions|{min?: number, max?: number}
+---@return perilune.Hook
+function edit.clamp(on, point, direction, opts) end
+
+--- Multiplies what one head adds to the residual stream.
+---@param on perilune.Hooked
+---@param layer integer
+---@param head integer
+---@param factor number
+---@param opts? {pos?: integer}
+---@return perilune.Hook
+function edit.scale_head(on, layer, head, factor, opts) end
+
+--- Heads cannot look from some positions at others.
+---@param on perilune.Hooked
+---@param opts {layer?: integer, head?: integer, query?: integer|integer[], key: integer|integer[]} all layers, heads and queries unless named
+---@return perilune.Hook
+function edit.knock_out(on, opts) end
+
+--- The activation goes through a function.
+---@param on perilune.Hooked
+---@param point string
+---@param fn fun(act: perilune.Tensor, at: perilune.HookAt): perilune.Tensor?
+---@param opts? perilune.EditOptions
+---@return perilune.Hook
+function edit.splice(on, point, fn, opts) end
+
+--- The activation goes through a sparse autoencoder, at its own point unless one is named.
+---@param on perilune.Hooked
+---@param sae perilune.Sae
+---@param fn? fun(features: perilune.Tensor, at: perilune.HookAt): perilune.Tensor? as in `Sae:splice`
+---@param opts? {point?: string, pos?: integer}
+---@return perilune.Hook
+function edit.splice_sae(on, sae, fn, opts) end
