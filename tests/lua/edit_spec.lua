@@ -149,7 +149,7 @@ describe("pl.edit", function()
 
   it("says what is wrong", function()
     assert.are.equal("argument", tiny.failure(pl.edit.ablate, model, "attn.hook_z", { haed = 1 }).kind)
-    assert.is_truthy(tiny.failure(pl.edit.ablate, model, "hook_zz").message:find("attn.hook_z"))
+    assert.is_truthy(tiny.failure(pl.edit.ablate, model, "blocks.0.attn.hook_zz").message:find("attn.hook_z"))
     local handle = pl.edit.ablate(model, "mlp_out", { head = 1 })
     assert.is_truthy(tiny.failure(model.forward, model, ids).message:find("head"))
     handle:remove()
