@@ -33,7 +33,7 @@ static pl_dtype read_kv(lua_State *L, int options, pl_dtype dtype) {
     if (lua_getfield(L, options, "kv") != LUA_TNIL) {
         const char *value = lua_tostring(L, -1);
         if (!value || !pl_dtype_find(value, &dtype))
-            pl_lua_fail(L, PL_ERR_ARGUMENT, "kv = %s: expected 'f16' or 'f32'",
+            pl_lua_fail(L, PL_ERR_ARGUMENT, "kv = %s: expected 'f16', 'f32' or 'q8_0'",
                         luaL_tolstring(L, -1, NULL));
     }
     lua_pop(L, 1);

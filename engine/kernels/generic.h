@@ -10,6 +10,7 @@
 
 #include "blocks.h"
 #include "kernels.h"
+#include "quantize.h"
 
 /* Constants such as a dtype are to be known inside; under sanitizers that only takes the compiler
  * minutes. */
@@ -21,7 +22,16 @@
 
 /* -- loading by type ------------------------------------------------------------------------- */
 
+/* Elements k to k + 15 of a q8_0 row, k a multiple of 16. */
+ALWAYS_INLINE lanes load_bytes(const uint8_t *row, size_t k) {
+    const uint8_t *block = row + k / 32 * 34;
+    uint16_t d;
+    memcpy(&d, block, sizeof d);
+    return lanes_mul(lanes_set_f16(d), lanes_load_i8(block + 2 + k % 32));
+}
+
 ALWAYS_INLINE lanes load_as(pl_dtype dtype, const void *row, size_t k) {
+    if (dtype == PL_Q8_0) return load_bytes(row, k);
     if (dtype == PL_F32) return lanes_load((const float *)row + k);
     const uint16_t *p = (const uint16_t *)row + k;
     return dtype == PL_F16 ? lanes_load_f16(p) : lanes_load_bf16(p);
@@ -284,6 +294,9 @@ static void f16_from_f32(void *out, const float *x, size_t n) {
         lanes_store_f16(tail, lanes_load_n(x + k, n - k));
         memcpy((uint16_t *)out + k, tail, (n - k) * sizeof *tail);
     }
+}
+static void q8_0_from_f32(void *out, const float *x, size_t n) {
+    pl_quantize_row(PL_Q8_0, out, x, n, NULL);
 }
 static void bf16_from_f32(void *out, const float *x, size_t n) {
     for (size_t i = 0; i < n; i++) ((uint16_t *)out)[i] = float_to_bfloat(x[i]);
@@ -559,6 +572,8 @@ static void attention_scores(float *scores, const float *q, const void *keys, pl
                              size_t row_bytes, size_t n_keys, size_t d, float factor) {
     if (dtype == PL_F32) {
         tile_as(PL_F32, scores, n_keys, keys, row_bytes, n_keys, q, d, 1, d);
+    } else if (dtype == PL_Q8_0) {
+        tile_as(PL_Q8_0, scores, n_keys, keys, row_bytes, n_keys, q, d, 1, d);
     } else {
         tile_as(PL_F16, scores, n_keys, keys, row_bytes, n_keys, q, d, 1, d);
     }
@@ -605,6 +620,8 @@ static void attention_mix(float *z, const float *pattern, const void *values, pl
                           size_t row_bytes, size_t n_keys, size_t d) {
     if (dtype == PL_F32) {
         mix_typed(PL_F32, z, pattern, values, row_bytes, n_keys, d);
+    } else if (dtype == PL_Q8_0) {
+        mix_typed(PL_Q8_0, z, pattern, values, row_bytes, n_keys, d);
     } else {
         mix_typed(PL_F16, z, pattern, values, row_bytes, n_keys, d);
     }
@@ -631,7 +648,10 @@ static void attention_mix(float *z, const float *pattern, const void *values, pl
                    [PL_Q5_1] = q5_1_to_f32, [PL_Q8_0] = q8_0_to_f32, [PL_Q2_K] = q2_k_to_f32,      \
                    [PL_Q3_K] = q3_k_to_f32, [PL_Q4_K] = q4_k_to_f32, [PL_Q5_K] = q5_k_to_f32,      \
                    [PL_Q6_K] = q6_k_to_f32},                                                       \
-        .from_f32 = {[PL_F32] = f32_from_f32, [PL_F16] = f16_from_f32, [PL_BF16] = bf16_from_f32}, \
+        .from_f32 = {[PL_F32] = f32_from_f32,                                                      \
+                     [PL_F16] = f16_from_f32,                                                      \
+                     [PL_BF16] = bf16_from_f32,                                                    \
+                     [PL_Q8_0] = q8_0_from_f32},                                                   \
         .sum = row_sum, .dot = row_dot, .max = row_max, .add = row_add, .mul = row_mul,            \
         .scale = row_scale, .axpy = row_axpy, .exp = row_exp,                                      \
         .layer_norm_stats = layer_norm_stats, .rms_norm_stats = rms_norm_stats,                    \

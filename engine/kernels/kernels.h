@@ -61,8 +61,8 @@ typedef struct pl_kernels {
     /* Any float or quantised type to float32, exactly as the format defines it. n is a multiple of
      * the block. Indexed by dtype, NULL for the integer types. */
     void (*to_f32[PL_N_DTYPES])(float *out, const void *row, size_t n);
-    /* float32 to F32, F16 (nearest even, overflow to infinity) or BF16 (nearest even). NaN stays
-     * NaN. Indexed by dtype, NULL elsewhere. */
+    /* float32 to F32, F16 (nearest even, overflow to infinity), BF16 (nearest even) or Q8_0 (see
+     * quantize.h). NaN stays NaN. Indexed by dtype, NULL elsewhere. */
     void (*from_f32[PL_N_DTYPES])(void *out, const float *x, size_t n);
 
     /* -- rows ------------------------------------------------------------------------------- */
@@ -97,7 +97,8 @@ typedef struct pl_kernels {
      * half: pair i is x[i], x[i + n_pairs] (Hugging Face, NeoX); else x[2i], x[2i + 1]. */
     void (*rotate)(float *x, const float *cos, const float *sin, size_t n_pairs, bool half);
 
-    /* -- attention over one page of keys or values, stored as `dtype` F32 or F16 -------------
+    /* -- attention over one page of keys or values, stored as `dtype` F32, F16 or Q8_0 ------
+     * with Q8_0 d is a multiple of 32, and an element counts as scale * q, rounded to float32.
      * keys and values: row p at (char *)page + p * row_bytes, d elements.
      * scores[p] = factor * lanesum(q . key[p]) */
     void (*attention_scores)(float *scores, const float *q, const void *keys, pl_dtype dtype,

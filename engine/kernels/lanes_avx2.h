@@ -91,6 +91,14 @@ static inline __m256 bf16_half(const uint16_t *p) {
 static inline lanes lanes_load_bf16(const uint16_t *p) {
     return (lanes){bf16_half(p), bf16_half(p + 8)};
 }
+static inline lanes lanes_load_i8(const uint8_t *p) {
+    return (lanes){
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p))),
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8))))};
+}
+static inline lanes lanes_set_f16(uint16_t half) {
+    return lanes_set(_cvtsh_ss(half));
+}
 static inline float lanes_sum(lanes a) {
     __m256 eight = _mm256_add_ps(a.lo, a.hi);
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));

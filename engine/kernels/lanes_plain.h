@@ -106,6 +106,14 @@ static inline lanes lanes_load_bf16(const uint16_t *p) {
     FOR_LANES r.v[i] = bfloat_to_float(p[i]);
     return r;
 }
+static inline lanes lanes_load_i8(const uint8_t *p) {
+    lanes r;
+    FOR_LANES r.v[i] = (float)(int8_t)p[i];
+    return r;
+}
+static inline lanes lanes_set_f16(uint16_t half) {
+    return lanes_set(half_to_float(half));
+}
 /* The contract's tree over the sixteen lanes. */
 static inline float lanes_sum(lanes a) {
     for (int half = 8; half > 0; half /= 2) {

@@ -373,7 +373,7 @@ void pl_quantize_row(pl_dtype dtype, void *out, const float *x, size_t n, const 
             put_half(block + kind->scale_at, NAN);
             continue;
         }
-        if (!importance) weigh(weight, x + i, width, kind->square);
+        if (!importance && dtype != PL_Q8_0) weigh(weight, x + i, width, kind->square);
         kind->quantize(block, x + i, importance ? importance + i : weight);
     }
 }

@@ -11,7 +11,7 @@ void pl_page_pool_init(pl_page_pool *pool, const pl_config *config, pl_dtype dty
                            .n_layers = config->n_layers,
                            .n_kv_heads = config->n_kv_heads,
                            .d_head = config->d_head};
-    pool->row_bytes = (size_t)config->d_head * pl_dtype_get(dtype)->block_bytes;
+    pl_dtype_row_bytes(dtype, (size_t)config->d_head, &pool->row_bytes); /* checked before */
     pool->half_bytes = (size_t)config->n_kv_heads * PL_PAGE_POSITIONS * pool->row_bytes;
 }
 

@@ -23,7 +23,7 @@ typedef struct pl_page {
 } pl_page;
 
 typedef struct pl_page_pool {
-    pl_dtype dtype; /* PL_F16 or PL_F32 */
+    pl_dtype dtype; /* PL_F16, PL_F32 or PL_Q8_0 */
     int64_t n_layers, n_kv_heads, d_head;
     size_t row_bytes;  /* one position of one head */
     size_t half_bytes; /* all keys of a page; values follow */

@@ -36,9 +36,14 @@ static pl_status check_options(pl_session_options *o, const pl_config *config, p
         return pl_fail(err, PL_ERR_ARGUMENT, "n_batch = %lld: expected 1 to %d",
                        (long long)o->n_batch, 1 << 20);
     }
-    if (o->kv_dtype != PL_F16 && o->kv_dtype != PL_F32) {
-        return pl_fail(err, PL_ERR_ARGUMENT, "kv = %s: expected f16 or f32",
+    if (o->kv_dtype != PL_F16 && o->kv_dtype != PL_F32 && o->kv_dtype != PL_Q8_0) {
+        return pl_fail(err, PL_ERR_ARGUMENT, "kv = %s: expected f16, f32 or q8_0",
                        pl_dtype_get(o->kv_dtype)->name);
+    }
+    if (o->kv_dtype == PL_Q8_0 && config->d_head % 32 != 0) {
+        return pl_fail(err, PL_ERR_ARGUMENT,
+                       "kv = q8_0: its blocks of 32 do not divide d_head = %lld",
+                       (long long)config->d_head);
     }
     if (o->n_ctx == 0) o->n_ctx = config->n_ctx;
     bool learned = config->positions == PL_POSITIONS_LEARNED;

@@ -22,7 +22,7 @@ typedef struct pl_sequence pl_sequence;
 typedef struct pl_session_options {
     int n_threads;     /* 0: as many as cores */
     bool exact;        /* float32 activations against quantised weights too */
-    pl_dtype kv_dtype; /* PL_F16 or PL_F32 */
+    pl_dtype kv_dtype; /* PL_F16, PL_F32, or PL_Q8_0 where 32 divides d_head */
     int64_t n_batch;   /* rows of one pass at most; longer prompts run in chunks */
     int64_t n_ctx;     /* positions of a sequence at most; 0: the model's; more only with rotary */
     /* Fail with PL_ERR_ARGUMENT at the first point where a NaN or an infinity appears, whether a

@@ -275,9 +275,33 @@ static void check_attention(const pl_kernels *plain, const pl_kernels *k) {
     }
 }
 
+/* Eight-bit keys and values: alike, and what their widened numbers give. */
+static void check_attention_q8_0(const pl_kernels *plain, const pl_kernels *k) {
+    enum { KEYS = 13, D = 96, BYTES = D / 32 * 34 };
+    static float page[KEYS * D], wide[KEYS * D], q[D], pattern[KEYS];
+    static uint8_t packed[KEYS * BYTES];
+    fill(page, KEYS * D, 1, 1), fill(q, D, 0, 2), fill(pattern, KEYS, 0, 3);
+    for (size_t i = 0; i < KEYS; i++) {
+        k->from_f32[PL_Q8_0](packed + i * BYTES, page + i * D, D);
+        k->to_f32[PL_Q8_0](wide + i * D, packed + i * BYTES, D);
+    }
+    for (size_t d = 32; d <= D; d += 32) {
+        k->attention_scores(out, q, packed, PL_Q8_0, BYTES, KEYS, d, 0.5f);
+        plain->attention_scores(want, q, packed, PL_Q8_0, BYTES, KEYS, d, 0.5f);
+        assert_same(out, want, KEYS, "attention_scores", d);
+        plain->attention_scores(want, q, wide, PL_F32, D * sizeof(float), KEYS, d, 0.5f);
+        assert_same(out, want, KEYS, "attention_scores", d);
+        fill(out, d, 0, 4), memcpy(want, out, sizeof out);
+        k->attention_mix(out, pattern, packed, PL_Q8_0, BYTES, KEYS, d);
+        plain->attention_mix(want, pattern, wide, PL_F32, D * sizeof(float), KEYS, d);
+        assert_same(out, want, d, "attention_mix", d);
+    }
+}
+
 static void test_attention_is_alike_on_every_isa(void **state) {
     (void)state;
     for_each_isa(check_attention);
+    for_each_isa(check_attention_q8_0);
 }
 
 /* Every half-precision number there is, against the definition, and its way back. */

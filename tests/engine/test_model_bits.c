@@ -512,6 +512,43 @@ static void test_bad_weights_are_named(void **state) {
     pl_model_free(model);
 }
 
+/* Eight-bit keys and values: every way to the same bits, and near float32. */
+static void test_q8_0_keys_and_values(void **state) {
+    (void)state;
+    pl_config c = config_of("llama");
+    c.d_model = 128, c.d_mlp = 96, c.n_layers = 2, c.n_heads = 4, c.n_kv_heads = 2;
+    c.d_vocab = VOCAB, c.n_ctx = 128;
+    pl_model *model = must_random(&c, PL_F32, 11);
+    every_way(model, false, PL_Q8_0);
+    float rows[2][VOCAB];
+    int32_t tokens[N];
+    fill_tokens(tokens, N, 3);
+    for (int i = 0; i < 2; i++) {
+        pl_session *session = session_of(model, false, i ? PL_Q8_0 : PL_F32, 1, 512);
+        pl_sequence *seq = must_sequence(session);
+        must_extend(seq, tokens, N, PL_LOGITS_LAST, rows[i]);
+        pl_sequence_free(seq);
+        pl_session_free(session);
+    }
+    double error = 0, size = 0;
+    for (int i = 0; i < VOCAB; i++) {
+        error += pow((double)rows[0][i] - (double)rows[1][i], 2);
+        size += pow((double)rows[0][i], 2);
+    }
+    assert_true(error > 0 && sqrt(error / size) < 0.05);
+    pl_model_free(model);
+
+    pl_error err;
+    c.d_model = 80, c.d_head = 20;
+    model = must_random(&c, PL_F32, 11);
+    pl_session_options o = pl_session_options_default();
+    o.kv_dtype = PL_Q8_0;
+    pl_session *session = NULL;
+    assert_int_equal(pl_session_new(&session, model, &o, &err), PL_ERR_ARGUMENT);
+    assert_non_null(strstr(err.message, "d_head = 20"));
+    pl_model_free(model);
+}
+
 int main(int argc, char **argv) {
     if (argc == 2 && strcmp(argv[1], "digest") == 0) return print_digest();
     const struct CMUnitTest tests[] = {
@@ -524,6 +561,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_failed_calls_leave_sequences_as_they_were),
         cmocka_unit_test(test_failure_after_a_fork_does_not_reach_the_fork),
         cmocka_unit_test(test_bad_weights_are_named),
+        cmocka_unit_test(test_q8_0_keys_and_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,7 +6,7 @@
 
 ---@class perilune.SessionOptions
 ---@field precision? "exact"|"default" "exact": float32 activations against quantised weights too
----@field kv? "f16"|"f32" how keys and values are stored; f16 unless said otherwise
+---@field kv? "f16"|"f32"|"q8_0" how keys and values are stored; f16 unless said otherwise, q8_0 where 32 divides d_head
 ---@field threads? integer 0: as many as there are cores
 ---@field n_batch? integer rows of one pass at most; longer prompts run in chunks
 ---@field n_ctx? integer positions of a sequence at most; 0: the model's
