@@ -8,7 +8,7 @@
 --   perilune ablate --mean "Once upon a time there was a king who had three sons."
 --   perilune ablate --html ablate.html - <story.txt
 
-require "perilune"
+local pl = require "perilune"
 local cli = require "perilune.cli"
 local heatmap = require "perilune.heatmap"
 local terminal = require "perilune.terminal"
@@ -29,15 +29,16 @@ local config = model.config
 local ids, _, text = cli.prompt(model, args.text, story, 2)
 local n = #ids
 
--- Nats a token under a hook.
-local function loss(...)
-  local logits = model:run_with_hooks(ids, { ... })
+-- Nats a token under an edit, which ends with this.
+local function loss(edit)
+  local _ <close> = edit
+  local logits = model:forward(ids)
   return logits:narrow(0, 0, n - 1):cross_entropy(ids:narrow(0, 1, n - 1))
 end
 
-local function silence(rows)
-  if args.mean then rows:copy_(rows:mean(0, { keepdim = true }):expand(table.unpack(rows.shape))) else rows:zero_() end
-end
+-- What is put in the place of heads and MLPs.
+local no_heads = args.mean and pl.edit.means(model, { ids }, "z") or 0
+local no_mlp = args.mean and pl.edit.means(model, { ids }, "mlp_out") or 0
 
 local whole = loss()
 local heads, mlps, ranking = {}, {}, {}
@@ -45,12 +46,11 @@ local show, finish = terminal.progress()
 for layer = 0, config.n_layers - 1 do
   heads[layer + 1] = {}
   for head = 0, config.n_heads - 1 do
-    local function fn(z) silence(z:select(1, head)) end
-    local effect = loss({ "z", fn, { layer = layer } }) - whole
+    local effect = loss(pl.edit.ablate(model, "z", { layer = layer, head = head, to = no_heads })) - whole
     heads[layer + 1][head + 1] = effect
     ranking[#ranking + 1] = { layer = layer, head = head, effect = effect }
   end
-  mlps[layer + 1] = { loss({ "mlp_out", silence, { layer = layer } }) - whole }
+  mlps[layer + 1] = { loss(pl.edit.ablate(model, "mlp_out", { layer = layer, to = no_mlp })) - whole }
   show((layer + 1) / config.n_layers, ("layer %d"):format(layer))
 end
 finish()

@@ -53,10 +53,10 @@ for i = 1, args.samples do texts[i] = twice() end
 local first = #prefix -- the position of the first random token
 
 -- Mean loss of the first tokens and of the same ones again, which is half the point.
-local function losses(hooks)
+local function losses()
   local before, again = 0, 0
   for _, ids in ipairs(texts) do
-    local logits = model:run_with_hooks(ids, hooks)
+    local logits = model:forward(ids)
     local function loss(from, count)
       return logits:narrow(0, from - 1, count):cross_entropy(ids:narrow(0, from, count)) / #texts
     end
@@ -85,14 +85,14 @@ for _, ids in ipairs(texts) do
   end
 end
 
-local before, again = losses({})
+local before, again = losses()
 local effects, ranking = {}, {}
 local show, finish = terminal.progress()
 for layer = 0, config.n_layers - 1 do
   effects[layer + 1] = {}
   for head = 0, config.n_heads - 1 do
-    local function silence(z) z:select(1, head):zero_() end
-    local _, without = losses({ { "z", silence, { layer = layer } } })
+    local _ <close> = pl.edit.ablate(model, "z", { layer = layer, head = head })
+    local _, without = losses()
     effects[layer + 1][head + 1] = without - again
     ranking[#ranking + 1] = { layer = layer, head = head, look = looks[layer + 1][head + 1], effect = without - again }
   end

@@ -109,6 +109,13 @@ local function right(text, width)
   return (" "):rep(width - terminal.columns(text)) .. text
 end
 
+-- A number as text, zero without the sign that rounding left it.
+local function number(format, x)
+  local text = format:format(x)
+  if text:find("^%-0%.?0*$") then text = format:format(0) end
+  return text
+end
+
 -- Columns of every cell: room for the numbers, and for the labels as far as they are short.
 local function cell_width(options, rows, columns)
   if options.width then return options.width end
@@ -121,7 +128,7 @@ local function cell_width(options, rows, columns)
   local width = math.min(8, widest(columns))
   for _, row in ipairs(rows) do
     for _, x in ipairs(row) do
-      if heatmap.is_finite(x) then width = math.max(width, #options.format:format(x)) end
+      if heatmap.is_finite(x) then width = math.max(width, #number(options.format, x)) end
     end
   end
   return width + 1
@@ -148,7 +155,8 @@ local function heading(columns, width, indent, left)
   local line = (" "):rep(indent)
   for _, label in ipairs(columns) do
     if terminal.columns(label) >= width then label = label:match("^%a+ (%d+)$") or label end
-    line = line .. (left and " " .. terminal.fit(label, width - 1) or right(label, width))
+    local text = terminal.columns(label) < width and label or terminal.fit(label, width - 1)
+    line = line .. (left and " " .. terminal.fit(label, width - 1) or right(text, width))
   end
   return terminal.paint(line, "grey")
 end
@@ -177,7 +185,7 @@ function heatmap.lines(options)
         line[#line + 1] = (" "):rep(width)
       elseif options.format or options.texts then
         local text = options.texts and " " .. terminal.fit(options.texts[i][j], width - 1)
-          or right(options.format:format(x), width)
+          or right(number(options.format, x), width)
         line[#line + 1] = paint(text, fraction, options.diverging)
       else
         line[#line + 1] = shade(options.root and math.max(fraction, 0) ^ 0.5 or fraction, options.diverging, width)

@@ -54,7 +54,7 @@ function paint(cell, colour) {
   cell.style.background = `rgb(${r},${g},${b})`;
   cell.style.color = 0.3 * r + 0.59 * g + 0.11 * b > 128 ? "#000" : "#fff";
 }
-function shown(x, decimals) { return x === null ? "" : x.toFixed(decimals); }
+function shown(x, decimals) { return x === null ? "" : x.toFixed(decimals).replace(/^-(0\.?0*)$/, "$1"); }
 function tell(event, text) {
   told.textContent = text;
   told.hidden = !text;

@@ -156,4 +156,20 @@ describe("pages", function()
     assert.is_truthy(dom:find("11 &lt;t12&gt;</th>", 1, true))
     assert.is_falsy(said:find("CONSOLE", 1, true), said)
   end)
+
+  -- Cells that the default prompt or text must give at least.
+  local least = { ablate = 56, attention = 100, induction = 48, logit_lens = 100, one_head = 400, patch = 100,
+    residual = 100, steer = 12 }
+  for name, n in pairs(least) do
+    in_browser("of " .. name .. " show their numbers", function(path)
+      local model = program.model()
+      if not model then return pending("no trained model is here") end
+      local status, _, err = program.run({ name, "-m", model, "--seed", "1", "--html", path })
+      assert.are.equal(0, status, err)
+      local dom, said = dump(path)
+      local _, cells = dom:gsub('data%-at="%d', "")
+      assert.is_true(cells >= n, cells)
+      assert.is_falsy(said:find("CONSOLE", 1, true), said)
+    end)
+  end
 end)

@@ -20,7 +20,7 @@ describe("the programs", function()
   end
 
   local names = { "ablate", "attention", "convert", "generate", "induction", "inspect", "layer_walk",
-    "logit_lens", "next", "one_head", "perplexity", "residual", "tokens" }
+    "logit_lens", "next", "one_head", "patch", "perplexity", "residual", "steer", "tokens" }
 
   it("each know --help, with options that all have", function()
     for _, name in ipairs(names) do
@@ -35,7 +35,7 @@ describe("the programs", function()
 
   it("each name a model that is not there", function()
     for _, name in ipairs(names) do
-      local file = name ~= "inspect" and "tests/lua/run.lua" or nil
+      local file = name ~= "inspect" and name ~= "patch" and name ~= "steer" and "tests/lua/run.lua" or nil
       local status, _, err = program.run({ name, "-m", "/nowhere/m.gguf", file })
       assert.are.equal(1, status, name)
       assert.is_truthy(err:find("^perilune: /nowhere/m.gguf"), err)

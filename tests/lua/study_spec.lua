@@ -6,7 +6,8 @@ local tiny = dofile "tests/lua/tiny.lua"
 
 describe("the programs that look inside", function()
   local path = program.model()
-  local names = { "ablate", "attention", "induction", "layer_walk", "logit_lens", "one_head", "residual" }
+  local names = { "ablate", "attention", "induction", "layer_walk", "logit_lens", "one_head", "patch",
+    "residual", "steer" }
 
   local function run(name, args, input)
     local list = { name, "-m", path, "-t", "1" }
@@ -78,7 +79,9 @@ describe("the programs that look inside", function()
       { 2, "attention", "--layer", "99" }, { 2, "attention", "--head", "99" }, { 2, "attention", "" },
       { 2, "induction", "x" }, { 2, "induction", "-n", "300" }, { 2, "logit_lens", ("word "):rep(600) },
       { 2, "layer_walk", "--layer", "8" }, { 2, "one_head", "--pos", "99" }, { 2, "one_head", "--head", "x" },
-      { 2, "residual", "" },
+      { 2, "patch", "the king" }, { 2, "patch", "the king", "the king" }, { 2, "patch", "a king", "a king said" },
+      { 1, "patch", "--answer", "not one token" }, { 2, "residual", "" }, { 2, "steer", " king" },
+      { 2, "steer", "--strengths", "much" }, { 2, "steer", "--layer", "8" },
     }
     for _, mistake in ipairs(mistakes) do
       local list = { mistake[2], "-m", path, table.unpack(mistake, 3) }
@@ -262,6 +265,46 @@ describe("the programs that look inside", function()
     local silent = model:run_with_hooks(ids, { { "z", silence, { layer = 6, pos = #ids - 1 } } })
     near(tonumber(without), 100 * silent[-1]:softmax()[choice], 0.2)
     assert.is_truthy(run("one_head", { "--pos", "2", text }):find("masked  0.000", 1, true))
+  end)
+
+  with_model("patch: nothing of the way, all of it, and what the library says between", function(load)
+    local clean, corrupted = "The little girl went home, and the little", "The little boy went home, and the little"
+    local out = run("patch", { clean, corrupted, "--answer", " girl", "--wrong", " boy" })
+    local model <close> = load()
+    local girl, boy = model:to_single_token(" girl"), model:to_single_token(" boy")
+    local function difference(logits) return logits[-1][girl] - logits[-1][boy] end
+    local point = "blocks.5.hook_resid_pre"
+    local clean_logits, cache = model:run_with_cache(clean, point)
+    local best, worst = difference(clean_logits), difference(model:forward(corrupted))
+    local rows = rows_after(out, "residual stream before each block", "layer")
+    assert.are.equal(model.config.n_layers, #rows)
+    for layer = 1, #rows do assert.are.equal(0, rows[layer][1]) end -- the same token with nothing before it
+    local n = #model:encode(clean)
+    for _, pos in ipairs({ 2, n - 1 }) do
+      local patched = model:run_with_hooks(corrupted, { { point, function(act)
+        act:copy_(cache[point]:narrow(0, pos, 1))
+      end, { pos = pos } } })
+      near(rows[6][pos + 1], (difference(patched) - worst) / (best - worst), 0.006)
+    end
+    assert.is_true(rows[1][3] > 0.95) -- the whole difference is one token
+    local heads = rows_after(out, "single heads", "layer")
+    assert.are.same({ model.config.n_layers, model.config.n_heads }, { #heads, #heads[1] })
+  end)
+
+  with_model("steer: strength 0 changes nothing, others what the library says", function(load)
+    local out = run("steer", { " king", " wolf", "--layer", "3", "--strengths", "0,1", "-n", "8", "-k", "1" })
+    local model <close> = load()
+    local function stream(text)
+      local _, cache = model:run_with_cache(text, "blocks.3.hook_resid_post")
+      return cache["blocks.3.hook_resid_post"][-1]
+    end
+    local prompt = "He went to the"
+    local function text() return prompt .. model:complete(prompt, { max_new_tokens = 8, temp = 0 }).text end
+    assert.is_truthy(out:find("    0  moved  0.00 bits  " .. text() .. "\n", 1, true), out)
+    local _ <close> = pl.edit.add(model, "resid_post", stream(" king") - stream(" wolf"), { layer = 3 })
+    assert.is_truthy(out:find("bits  " .. text() .. "\n", 1, true), out)
+    local best = model:topk(model:forward(prompt)[-1]:softmax(), 1)[1]
+    assert.is_truthy(out:find("\n%+1 +[%d.]+ +" .. ("%.3f"):format(best.value):gsub("%.", "%%.") .. "\n"), out)
   end)
 
   it("show colours on a terminal and none with NO_COLOR", function()
