@@ -12,5 +12,7 @@ return function(pl, core)
   require "perilune.weights"(pl, core)
   require "perilune.interventions"(pl, core)
   require "perilune.sae"(pl, core)
+  require "perilune.steering"(pl, core)
+  require "perilune.process"(pl, core)
   require "perilune.generate"(pl, core)
 end

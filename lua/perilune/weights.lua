@@ -65,7 +65,8 @@ return function(pl, core)
   local function names_of(model)
     local set = there[model]
     if not set then
-      set = { ["output.weight"] = true }
+      -- These two are in no file's list: a tied W_U, and the bias of a processed model.
+      set = { ["output.weight"] = true, ["output.bias"] = pcall(core.weight, model, "output.bias") or nil }
       for _, weight in ipairs(model:weights()) do set[weight.name] = true end
       there[model] = set
     end

@@ -10,6 +10,7 @@
 ---@field threads? integer 0: as many as there are cores
 ---@field n_batch? integer rows of one pass at most; longer prompts run in chunks
 ---@field n_ctx? integer positions of a sequence at most; 0: the model's
+---@field process? "tl" of `pl.load` only: rewrite the weights as TransformerLens does, see `Model:processed`
 
 ---@class perilune
 local pl = {}

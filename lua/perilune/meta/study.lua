@@ -96,6 +96,42 @@ function Model:token_embeddings(ids) end
 ---@return perilune.Tensor [n, d_model]
 function Model:tokens_to_residual_directions(ids) end
 
+--- The same predictions from weights rewritten as TransformerLens does by default, all float32: gains
+--- of norms folded into the maps behind them, means taken out of what writes to the residual stream
+--- (LayerNorm models) and out of the unembedding, biases of values folded into b_O. A step is left out
+--- where its option is false.
+---@param opts? {fold_ln?: boolean, center_writing_weights?: boolean, center_unembed?: boolean, fold_value_biases?: boolean}
+---@param session_options? perilune.SessionOptions of the new model's default session
+---@return perilune.Model
+function Model:processed(opts, session_options) end
+
+--- One direction per layer from pairs of prompts that differ in what is to be steered: differences of
+--- the residual stream after each layer at the last token; their mean, or ("pca") the first principal
+--- component of the differences, not centred, of length 1.
+---@param model perilune.Model
+---@param pairs perilune.ids[][] list of {positive, negative}
+---@param opts? {method?: "mean"|"pca", layers?: integer[]} mean, and every layer but 0, unless said otherwise
+---@return perilune.SteeringVectors
+function pl.steering_vectors(model, pairs, opts) end
+
+--- Reads a control vector of llama.cpp's (GGUF): direction.l is added to the output of layer l.
+---@param path string
+---@return perilune.SteeringVectors
+function pl.load_steering_vectors(path) end
+
+---@class perilune.SteeringVectors
+---@field model_hint string the family that they are for
+---@field [integer] perilune.Tensor? direction of a layer [d_model]
+local Vectors = {}
+
+--- The layers that have a direction.
+---@return integer[]
+function Vectors:layers() end
+
+--- Writes a control vector as llama.cpp reads it; it has no place for layer 0.
+---@param path string ending in .gguf
+function Vectors:save(path) end
+
 --- Interventions over hooks. `on` is a model, session or sequence; each returns the hook's handle.
 ---@class perilune.edit
 local edit = {}
@@ -206,3 +242,10 @@ function edit.splice(on, point, fn, opts) end
 ---@param opts? {point?: string, pos?: integer}
 ---@return perilune.Hook
 function edit.splice_sae(on, sae, fn, opts) end
+
+--- Adds steering vectors to the outputs of their layers, at every position unless one is named.
+---@param on perilune.Hooked
+---@param vectors perilune.SteeringVectors
+---@param opts? {scale?: number, layers?: integer[], pos?: integer}
+---@return perilune.Hook
+function edit.steer(on, vectors, opts) end
