@@ -56,13 +56,24 @@ for _, look in ipairs(looks) do
   end
 end
 
--- The patterns without what the mask hides: those keys lie in the future.
-local function visible(weights)
-  local rows = weights:to_table()
+-- Of long texts the last tokens are shown, as many as there is room for.
+local function last_tokens(most)
+  return table.move(tokens, math.max(1, #tokens - most + 1), #tokens, 1, {})
+end
+
+-- The last rows and columns of a pattern without what the mask hides: those keys lie in the future.
+local function visible(weights, most)
+  local first = math.max(0, #ids - most)
+  local rows = weights:narrow(0, first, #ids - first):narrow(1, first, #ids - first):to_table()
   for query, row in ipairs(rows) do
     for key = query + 1, #row do row[key] = 0 / 0 end
   end
   return rows
+end
+
+local IN_TERMINAL, ON_PAGE = 48, 96
+local function told(most)
+  return #ids > most and ("; the last %d of %d tokens"):format(most, #ids) or ""
 end
 
 print(terminal.paint(terminal.visible(text), "bold"))
@@ -75,29 +86,31 @@ end
 heatmap.print_tiles(maps)
 
 if head then
-  print(("layer %d, head %d: each row shares out its attention among the columns"):format(layer, head))
-  heatmap.print { values = visible(pattern(layer, head)), rows = tokens, columns = tokens, format = "%.2f",
-    low = 0, high = 1 }
+  print(("layer %d, head %d: each row shares out its attention among the columns%s"):format(layer, head,
+    told(IN_TERMINAL)))
+  local labels = last_tokens(IN_TERMINAL)
+  heatmap.print { values = visible(pattern(layer, head), IN_TERMINAL), rows = labels, columns = labels,
+    format = "%.2f", low = 0, high = 1 }
 else
-  print(("layer %d: rows ask, columns are looked at, in the order of the tokens"):format(layer))
+  print(("layer %d: rows ask, columns are looked at%s"):format(layer, told(IN_TERMINAL)))
   local tiles = {}
   for h = 0, config.n_heads - 1 do
-    tiles[h + 1] = { title = ("head %d"):format(h), values = visible(pattern(layer, h)), rows = tokens,
-      columns = false, label_width = 8, root = true, low = 0, high = 1 }
+    tiles[h + 1] = { title = ("head %d"):format(h), values = visible(pattern(layer, h), IN_TERMINAL),
+      rows = last_tokens(IN_TERMINAL), columns = false, label_width = 8, root = true, low = 0, high = 1 }
   end
   heatmap.print_tiles(tiles)
 end
 
 if args.html then
   local page = require("perilune.page").new("Where each head looks",
-    "Rows ask, columns are looked at. The pointer tells a weight; a click shows a head large.")
+    "Rows ask, columns are looked at. The pointer tells a weight; a click shows a head large" .. told(ON_PAGE) .. ".")
   page:lines(text)
   local all = {}
   for l = 0, config.n_layers - 1 do
     all[l + 1] = {}
-    for h = 0, config.n_heads - 1 do all[l + 1][h + 1] = visible(pattern(l, h)) end
+    for h = 0, config.n_heads - 1 do all[l + 1][h + 1] = visible(pattern(l, h), ON_PAGE) end
   end
-  page:tiles { values = all, rows = "layer", columns = "head", labels = tokens }
+  page:tiles { values = all, rows = "layer", columns = "head", labels = last_tokens(ON_PAGE) }
   page:heading("How much of its attention each head spends")
   local views = {}
   for i, look in ipairs(looks) do

@@ -58,28 +58,35 @@ local function difference(logits) return logits[answer] - logits[wrong] end
 local best, worst = difference(clean_logits[-1]), difference(corrupted_logits[-1])
 local function recovered(logits) return (difference(logits) - worst) / (best - worst) end
 
--- Runs the corrupted prompt once for each of a list of {layer, pos, head}, all side by side in one pass:
--- every sequence has an edit of its own.
-local function run_side_by_side(point, places)
-  local items, values = {}, {}
-  for i, place in ipairs(places) do
-    local seq = model:sequence()
-    pl.edit.patch(seq, point, cache, place)
-    items[i] = { seq, corrupted, logits = "last" }
+-- Runs the corrupted prompt once for each of a list of {layer, pos, head}, side by side as many as fit
+-- into one pass: every sequence has an edit of its own.
+local side_by_side = math.max(1, model.default_session.n_batch // #corrupted)
+local function run_each(point, places)
+  local values = {}
+  for first = 1, #places, side_by_side do
+    local items = {}
+    for i = first, math.min(#places, first + side_by_side - 1) do
+      local seq = model:sequence()
+      pl.edit.patch(seq, point, cache, places[i])
+      items[#items + 1] = { seq, corrupted, logits = "last" }
+    end
+    for _, logits in ipairs(pl.extend(items)) do values[#values + 1] = recovered(logits) end
+    for _, item in ipairs(items) do item[1]:close() end
   end
-  for i, logits in ipairs(pl.extend(items)) do values[i] = recovered(logits) end
-  for _, item in ipairs(items) do item[1]:close() end
   return values
 end
 
 -- A row for each layer, in it a column for each of n places: what = "pos" or "head".
 local function sweep(point, what, n)
   local rows = {}
+  local show, finish = terminal.progress()
   for layer = 0, config.n_layers - 1 do
     local places = {}
     for i = 1, n do places[i] = { layer = layer, [what] = i - 1 } end
-    rows[layer + 1] = run_side_by_side(point, places)
+    rows[layer + 1] = run_each(point, places)
+    show((layer + 1) / config.n_layers, ("%s, layer %d"):format(point, layer))
   end
+  finish()
   return rows
 end
 

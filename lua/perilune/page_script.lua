@@ -19,8 +19,10 @@ td.on:hover, td.chosen { outline: 2px solid currentColor; outline-offset: -1px; 
 .click td.on { cursor: pointer; }
 canvas { image-rendering: pixelated; cursor: pointer; display: block; border: 1px solid var(--line); }
 canvas.chosen { border-color: #e69f00; box-shadow: 0 0 0 2px #e69f00; }
-.tiles { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start; }
-.tiles td { padding: 1px; height: auto; }
+.tiles { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
+.grid td { min-width: 0; height: auto; padding: 1px; }
+.large { position: sticky; top: 1rem; }
+.large td { min-width: 1.1rem; height: 1.1rem; line-height: 1; padding: 0 .1rem; }
 button { font: inherit; margin: 0 .3rem .5rem 0; padding: .1rem .6rem; }
 button[aria-pressed=true] { font-weight: bold; outline: 2px solid #0072b2; }
 .bar { display: inline-block; height: .8rem; }
@@ -186,12 +188,12 @@ function tile(parent, part, values, width) {
 
 function tiles(section, part) {
   const both = make("div", section, undefined, "tiles");
-  const grid = make("table", both), large = make("div", both);
+  const grid = make("table", both, undefined, "grid"), large = make("div", both, undefined, "large");
   if (part.title) make("caption", grid, part.title);
   const head = make("tr", make("thead", grid));
   make("th", head);
   for (const label of part.columns) make("th", head, label);
-  const most = Math.max(...part.maps.map(row => row.length)), width = Math.max(44, Math.min(110, 760 / most));
+  const most = Math.max(...part.maps.map(row => row.length)), width = Math.max(44, Math.min(100, 620 / most));
   let last = null;
   function choose(canvas, i, j) {
     if (last) last.classList.remove("chosen");
@@ -201,7 +203,7 @@ function tiles(section, part) {
     const labels = part.labels.map((label, k) => k + " " + label);
     table(large, { title: canvas.title_text, rows: labels, columns: labels, row_name: part.row_name,
       column_name: part.column_name, upright: true }, { values: part.maps[i][j], low: 0, high: part.high, decimals: 2,
-      numbers: part.labels.length <= 24, name: "" });
+      numbers: part.labels.length <= 16, name: "" });
     legend(large, { low: 0, high: part.high, decimals: 2, diverging: false });
   }
   part.maps.forEach((row, i) => {

@@ -157,6 +157,46 @@ describe("pages", function()
     assert.is_falsy(said:find("CONSOLE", 1, true), said)
   end)
 
+  -- The document after a script of ours has clicked and pointed.
+  local function dump_after(p, path, actions)
+    local file = assert(io.open(path, "wb"))
+    file:write((p:html():gsub("</body>", function() return "<script>" .. actions .. "</script></body>" end)))
+    file:close()
+    return dump(path)
+  end
+
+  in_browser("tell the number under the pointer, and follow clicks", function(path)
+    local p = page.new("hover")
+    p:heat { views = { { name = "first", values = { { 1, 2 }, { 3, 4 } }, format = "%.1f" },
+      { name = "second", values = { { 5, 6 }, { 7, 8.25 } }, format = "%.2f" } }, rows = "layer",
+      columns = { "<a>", "b" }, row_name = "after", column_name = "token", notes = { { "x", "a note" }, { "y", "z" } },
+      details = { { { 1 }, { 2 } }, { { 3 }, { 4 } } }, detail_labels = { "part" }, detail_title = "shares" }
+    local dom, said = dump_after(p, path, [[
+      document.querySelectorAll("button")[1].click();
+      const cell = document.querySelector('[data-at="0,1"]');
+      cell.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+      cell.dispatchEvent(new MouseEvent("mousemove", { bubbles: true, clientX: 5, clientY: 5 }));]])
+    assert.is_truthy(dom:find('<div id="told"[^>]*>after layer 0\ntoken b\nsecond: 6%.000\na note</div>'), dom)
+    assert.is_truthy(dom:find(">8.25</td>", 1, true))
+    assert.is_truthy(dom:find("<caption>shares · after layer 0 · token b</caption>", 1, true))
+    assert.is_truthy(dom:find(">2.000</td>", 1, true))
+    assert.is_falsy(said:find("CONSOLE", 1, true), said)
+  end)
+
+  in_browser("show the tile large that was clicked", function(path)
+    local p = page.new("tiles")
+    local a, b = { { 1, 0 / 0 }, { 0.25, 0.75 } }, { { 1, 0 / 0 }, { 0.5, 0.5 } }
+    p:tiles { values = { { a, b }, { b, a } }, rows = "layer", columns = "head", labels = { "The", "<king>" } }
+    local dom, said = dump_after(p, path, [[
+      document.querySelectorAll("canvas")[3].click();
+      document.querySelector('[data-at="1,0"]').dispatchEvent(
+        new MouseEvent("mousemove", { bubbles: true, clientX: 5, clientY: 5 }));]])
+    assert.is_truthy(dom:find("<caption>layer 1, head 1</caption>", 1, true), dom)
+    assert.is_truthy(dom:find(">0.25</td>", 1, true) and dom:find("1 &lt;king&gt;</th>", 1, true))
+    assert.is_truthy(dom:find('<div id="told"[^>]*>query 1 &lt;king&gt;\nkey 0 The\n0%.2500</div>'), dom)
+    assert.is_falsy(said:find("CONSOLE", 1, true), said)
+  end)
+
   -- Cells that the default prompt or text must give at least.
   local least = { ablate = 56, attention = 100, induction = 48, logit_lens = 100, one_head = 400, patch = 100,
     residual = 100, steer = 12 }

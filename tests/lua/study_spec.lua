@@ -123,6 +123,13 @@ describe("the programs that look inside", function()
     near(firsts[4][2], pattern:narrow(0, 1, 5):select(1, 0):mean(), 0.006)
   end)
 
+  with_model("attention: of long texts only the last tokens, and no line beyond the terminal's", function()
+    local out = run("attention", { ("The king said to the queen. "):rep(20) })
+    assert.is_truthy(out:find("the last 48 of 1%d%d tokens"), out)
+    local rest = out:sub((out:find("How much", 1, true)))
+    for line in rest:gmatch("[^\n]+") do assert.is_true(utf8.len(line) <= 80, line) end
+  end)
+
   with_model("logit_lens: the last layer says what the model says", function(load)
     local text = "The little girl went home to her mother, and the little"
     local out = run("logit_lens", { "-k", "3", text })
