@@ -3,11 +3,13 @@
 -- The direction is the residual stream after the first text less that after the second, at one layer.
 -- Added to every token's stream there, times a strength, it changes what the model says: how the text
 -- goes on, how likely some next tokens are, and how far the whole distribution has moved (in bits).
--- Strengths below 0 push the other way; too much of it and the text falls apart.
+-- Strengths below 0 push the other way; too much of it and the text falls apart. Directions can be
+-- exchanged with llama.cpp as control vectors, which may have one for each of several layers.
 --
 --   perilune steer
 --   perilune steer " king" " wolf" --prompt "He went to the" --layer 3 --strengths 0,0.5,1,1.5
---   perilune steer " sea" " house" --html steer.html
+--   perilune steer " sea" " house" --html steer.html --save sea.gguf
+--   perilune steer --vectors sea.gguf --prompt "The girl went to the"
 
 local pl = require "perilune"
 local cli = require "perilune.cli"
@@ -20,6 +22,8 @@ parser:argument("away", "A text to push away from"):args "?"
 parser:option("-p --prompt", "The text that goes on"):argname "TEXT":default "He went to the"
 parser:option("-l --layer", "After which block (default: in the middle)"):argname "L":convert(cli.integer)
 parser:option("--strengths", "Numbers with commas between"):argname "LIST":default "-1,-0.5,0,0.5,1,1.5"
+parser:option("--vectors", "A control vector (GGUF) in the place of two texts"):argname "FILE"
+parser:option("--save", "Write the direction as a control vector (GGUF)"):argname "FILE"
 parser:option("-n --max-new-tokens", "Tokens to make"):argname "N":default "16":convert(cli.whole(1))
 parser:option("-k --top", "How many next tokens to follow"):argname "K":default "2":convert(cli.whole(1))
 cli.page_option(parser)
@@ -34,22 +38,23 @@ if #strengths == 0 then cli.usage("--strengths: no number is given") end
 
 local model = cli.load(args)
 local layer = cli.index(args.layer or (model.config.n_layers - 1) // 2, model.config.n_layers, "--layer")
-local towards, _, towards_text = cli.prompt(model, { args.towards }, " king")
-local away, _, away_text = cli.prompt(model, { args.away }, " wolf")
 local prompt = cli.prompt(model, { args.prompt }, "")
-local point = ("blocks.%d.hook_resid_post"):format(layer)
+if args.towards and args.vectors then cli.usage("--vectors takes the place of the two texts") end
 
--- The stream after the last token of a text.
-local function stream(ids)
-  local _, cache = model:run_with_cache(ids, point)
-  return cache[point][-1]
+local vectors, what
+if args.vectors then
+  vectors, what = pl.load_steering_vectors(args.vectors), terminal.visible(args.vectors)
+else
+  local towards, _, towards_text = cli.prompt(model, { args.towards }, " king")
+  local away, _, away_text = cli.prompt(model, { args.away }, " wolf")
+  vectors = pl.steering_vectors(model, { { towards, away } }, { layers = { layer } })
+  what = ("(stream of %s less stream of %s)"):format(terminal.piece(towards_text), terminal.piece(away_text))
 end
-
-local direction = stream(towards) - stream(away)
+if args.save then vectors:save(args.save) end
 
 local runs = {}
 for i, strength in ipairs(strengths) do
-  local _ <close> = pl.edit.add(model, point, direction, { scale = strength })
+  local _ <close> = pl.edit.steer(model, vectors, { scale = strength })
   runs[i] = { strength = strength, p = model:forward(prompt)[-1]:softmax(),
     text = model:complete(prompt, { max_new_tokens = args.max_new_tokens, temp = 0 }).text }
 end
@@ -73,8 +78,9 @@ for i, run in ipairs(runs) do
   run.moved = run.p:kl_div(unsteered, { reduction = "sum" }) / math.log(2)
 end
 
-local summary = ("after layer %d: strength times (stream of %s less stream of %s), norm %.1f"):format(layer,
-  terminal.piece(towards_text), terminal.piece(away_text), direction:norm())
+local layers = {}
+for i, l in ipairs(vectors:layers()) do layers[i] = ("%d (norm %.1f)"):format(l, vectors[l]:norm()) end
+local summary = ("strength times %s, after layer %s"):format(what, table.concat(layers, ", "))
 print(summary .. "\n")
 for i, run in ipairs(runs) do
   print(("%5s  moved %5.2f bits  %s"):format(labels[i], run.moved,

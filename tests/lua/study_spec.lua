@@ -81,7 +81,8 @@ describe("the programs that look inside", function()
       { 2, "layer_walk", "--layer", "8" }, { 2, "one_head", "--pos", "99" }, { 2, "one_head", "--head", "x" },
       { 2, "patch", "the king" }, { 2, "patch", "the king", "the king" }, { 2, "patch", "a king", "a king said" },
       { 1, "patch", "--answer", "not one token" }, { 2, "residual", "" }, { 2, "steer", " king" },
-      { 2, "steer", "--strengths", "much" }, { 2, "steer", "--layer", "8" },
+      { 2, "steer", "--strengths", "much" }, { 1, "steer", "--vectors", "/nowhere/v.gguf" },
+      { 2, "steer", "--layer", "8" },
     }
     for _, mistake in ipairs(mistakes) do
       local list = { mistake[2], "-m", path, table.unpack(mistake, 3) }
@@ -299,7 +300,12 @@ describe("the programs that look inside", function()
   end)
 
   with_model("steer: strength 0 changes nothing, others what the library says", function(load)
-    local out = run("steer", { " king", " wolf", "--layer", "3", "--strengths", "0,1", "-n", "8", "-k", "1" })
+    local file = os.tmpname() .. ".gguf"
+    finally(function() os.remove(file) os.remove((file:gsub("%.gguf$", ""))) end)
+    local out = run("steer", { " king", " wolf", "--layer", "3", "--strengths", "0,1", "-n", "8", "-k", "1",
+      "--save", file })
+    local again = run("steer", { "--vectors", file, "--strengths", "0,1", "-n", "8", "-k", "1" })
+    assert.are.equal(out:gsub("^[^\n]*", ""), (again:gsub("^[^\n]*", "")))
     local model <close> = load()
     local function stream(text)
       local _, cache = model:run_with_cache(text, "blocks.3.hook_resid_post")
