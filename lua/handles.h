@@ -21,6 +21,7 @@
 #define PL_LUA_DECODER "perilune.decoder"
 #define PL_LUA_HOOK "perilune.hook"
 #define PL_LUA_CHAIN "perilune.chain"
+#define PL_LUA_GRAMMAR "perilune.grammar"
 
 /* Uservalues: 1 the default session or nil, 2 its options (a table), 3 the tokenizer or nil. */
 typedef struct pl_lua_model {
@@ -66,6 +67,15 @@ void pl_lua_push_session(lua_State *L, int model, int options);
  * userdata owns tok, on failure too. [-0, +1, m] */
 void pl_lua_push_tokenizer(lua_State *L, pl_tokenizer *tok, pl_model *model);
 
+/* The tokenizer at arg, open; raises otherwise. Borrowed. [-0, +0, v] */
+const pl_tokenizer *pl_lua_check_tokenizer(lua_State *L, int arg);
+
+/* A grammar as a sampler's state: the userdata at arg, which must stay alive, or NULL when it is
+ * another thing; and what the sampler does. [-0, +0, -] */
+void *pl_lua_test_grammar(lua_State *L, int arg);
+struct pl_candidates;
+pl_status pl_lua_apply_grammar(void *userdata, struct pl_candidates *c, pl_error *err);
+
 /* The ids that a script means by the value at index arg: an integer, a list of integers, a 1-D
  * integer tensor, or a text, which `tok` encodes (NULL: text is an error). Pushes whatever keeps
  * them alive, or nil. [-0, +1, v] */
@@ -105,5 +115,7 @@ void pl_lua_open_export(lua_State *L);  /* after the models, to whose methods it
 void pl_lua_open_weights(lua_State *L); /* likewise */
 void pl_lua_open_tensor_files(lua_State *L);
 void pl_lua_open_json(lua_State *L);
+void pl_lua_open_json_text(lua_State *L);
+void pl_lua_open_grammar(lua_State *L);
 
 #endif

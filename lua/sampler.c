@@ -103,6 +103,20 @@ static void append_named(lua_State *L, chain *c, const char *name) {
     append(L, c, &sampler);
 }
 
+static pl_status apply_grammar(void *state, const double *params, pl_candidates *c, pl_error *err) {
+    (void)params;
+    return pl_lua_apply_grammar(state, c, err);
+}
+
+static const pl_sampler_kind grammar_kind = {.name = "grammar", .apply = apply_grammar};
+
+/* The grammar on top of the stack, which stays the script's: who chooses tells it what. */
+static void append_grammar(lua_State *L, chain *c, int functions) {
+    append(L, c, &(pl_sampler){.kind = &grammar_kind, .state = pl_lua_test_grammar(L, -1)});
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, functions, (lua_Integer)c->chain.n);
+}
+
 /* {temp = 0.8}, or {"temp", temp = 0.8}: the table on top of the stack. */
 static void append_table(lua_State *L, chain *c) {
     pl_sampler sampler = {0};
@@ -134,7 +148,7 @@ static void append_table(lua_State *L, chain *c) {
 }
 
 /* chain(list, n_vocab, seed, stream, model or nil): each of the list is a name, {name = value},
- * {name, param = value, ...} or function(logits, context). */
+ * {name, param = value, ...}, function(logits, context) or a grammar. */
 static int new_chain(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_Integer n_vocab = luaL_checkinteger(L, 2);
@@ -162,6 +176,8 @@ static int new_chain(lua_State *L) {
             append_function(L, c, 7);
         else if (type == LUA_TTABLE)
             append_table(L, c);
+        else if (pl_lua_test_grammar(L, -1))
+            append_grammar(L, c, 7);
         else
             pl_lua_fail(L, PL_ERR_ARGUMENT, "item %lld of the chain is a %s", (long long)i,
                         lua_typename(L, type));

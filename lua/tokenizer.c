@@ -17,6 +17,10 @@ static tokenizer *check(lua_State *L, int arg) {
     return t;
 }
 
+const pl_tokenizer *pl_lua_check_tokenizer(lua_State *L, int arg) {
+    return check(L, arg)->tok;
+}
+
 void pl_lua_push_tokenizer(lua_State *L, pl_tokenizer *tok, pl_model *model) {
     tokenizer *t = lua_newuserdatauv(L, sizeof *t, 0);
     *t = (tokenizer){tok, model ? pl_model_retain(model) : NULL};

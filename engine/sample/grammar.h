@@ -66,13 +66,22 @@ pl_status pl_grammar_state_clone(pl_grammar_state **out, const pl_grammar_state 
                                  pl_error *err);
 void pl_grammar_state_free(pl_grammar_state *state); /* accepts NULL */
 void pl_grammar_state_reset(pl_grammar_state *state);
+size_t pl_grammar_state_n_tokens(const pl_grammar_state *state); /* 0 without a trie */
+
+/* From here on the text must begin with these bytes before it goes on; with only set, anything may
+ * follow them. For a prompt whose last token was taken back. Errors: PL_ERR_MEMORY. */
+pl_status pl_grammar_state_set_prefix(pl_grammar_state *state, const char *bytes, size_t size,
+                                      bool only, pl_error *err);
+/* How many of those bytes are still to come; and whether everything is allowed now. */
+size_t pl_grammar_state_n_prefix(const pl_grammar_state *state);
+bool pl_grammar_state_is_free(const pl_grammar_state *state);
 
 /* Whether the text may end here, and whether it can go on at all. */
 bool pl_grammar_state_may_end(const pl_grammar_state *state);
 bool pl_grammar_state_may_go_on(const pl_grammar_state *state);
 bool pl_grammar_state_has_ended(const pl_grammar_state *state); /* an end token was accepted */
 
-/* [(n_tokens + 63) / 64] words, borrowed until the next call on this state or a copy. Bit id % 64
+/* [n_tokens / 64 + 1] words, borrowed until the next call on this state or a copy. Bit id % 64
  * of word id / 64 is set when the token may come next; after an end token none is.
  * Errors: PL_ERR_MEMORY; PL_ERR_UNSUPPORTED as above. */
 pl_status pl_grammar_state_mask(pl_grammar_state *state, const uint64_t **mask, pl_error *err);

@@ -68,4 +68,9 @@ pl_status pl_gcache_move(pl_gcache *cache, uint32_t place, uint8_t byte, uint32_
 /* The mask of a place, from the cache or by a walk. */
 pl_status pl_gcache_mask(pl_gcache *cache, uint32_t place, const uint64_t **mask, pl_error *err);
 
+/* Adds to mask the tokens that begin the bytes, or begin with all of them and go on from the place;
+ * with only set, they may go on in any way. */
+pl_status pl_gcache_prefix_mask(pl_gcache *cache, uint32_t place, const char *bytes, size_t size,
+                                bool only, uint64_t *mask, pl_error *err);
+
 #endif

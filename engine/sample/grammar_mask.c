@@ -8,13 +8,21 @@
 
 enum { MAX_MASKS = 2048 };
 
-/* The nodes of the tree come in depth-first order, so a walk is a scan that leaves out what is
+/* The tokens of the nodes in [begin, end). */
+static void add_tokens(const pl_token_trie *trie, size_t begin, size_t end, uint64_t *mask) {
+    for (uint32_t t = trie->nodes[begin].tokens; t < trie->nodes[end].tokens; t++) {
+        uint32_t id = (uint32_t)trie->tokens[t];
+        mask[id / 64] |= (uint64_t)1 << (id % 64);
+    }
+}
+
+/* Adds the tokens of the nodes in [begin, end), whose parent's place is on the path.
+ * The nodes of the tree come in depth-first order, so a walk is a scan that leaves out what is
  * below a byte that must not stand. */
-static pl_status walk(pl_gcache *c, uint32_t place, uint64_t *mask, pl_error *err) {
+static pl_status walk(pl_gcache *c, size_t begin, size_t end, uint64_t *mask, pl_error *err) {
     const pl_token_trie *trie = c->trie;
     const uint8_t *classes = c->grammar->classes;
-    c->path[0] = place;
-    for (size_t i = 0; i < trie->n_nodes;) {
+    for (size_t i = begin; i < end;) {
         const pl_trie_node *node = &trie->nodes[i];
         uint32_t from = c->path[node->depth - 1], moves = c->places[from].moves, to;
         to = moves == PL_GRAMMAR_NONE ? PL_GRAMMAR_NONE : c->moves[moves + classes[node->byte]];
@@ -27,10 +35,7 @@ static pl_status walk(pl_gcache *c, uint32_t place, uint64_t *mask, pl_error *er
             continue;
         }
         c->path[node->depth] = to;
-        for (uint32_t t = node->tokens; t < node[1].tokens; t++) {
-            uint32_t id = (uint32_t)trie->tokens[t];
-            mask[id / 64] |= (uint64_t)1 << (id % 64);
-        }
+        add_tokens(trie, i, i + 1, mask);
         i++;
     }
     return PL_OK;
@@ -52,7 +57,8 @@ pl_status pl_gcache_mask(pl_gcache *c, uint32_t place, const uint64_t **mask, pl
         uint64_t *made = calloc(n_words, sizeof *made);
         if (!made) return pl_fail(err, PL_ERR_MEMORY, "out of memory for a mask of tokens");
         if (c->places[place].accepts) memcpy(made, c->trie->ends, n_words * sizeof *made);
-        pl_status status = walk(c, place, made, err);
+        c->path[0] = place;
+        pl_status status = walk(c, 0, c->trie->n_nodes, made, err);
         if (status != PL_OK) {
             free(made);
             return status;
@@ -62,4 +68,24 @@ pl_status pl_gcache_mask(pl_gcache *c, uint32_t place, const uint64_t **mask, pl
     }
     *mask = c->places[place].mask;
     return PL_OK;
+}
+
+pl_status pl_gcache_prefix_mask(pl_gcache *c, uint32_t place, const char *bytes, size_t size,
+                                bool only, uint64_t *mask, pl_error *err) {
+    const pl_token_trie *trie = c->trie;
+    size_t begin = 0, end = trie->n_nodes;
+    for (size_t depth = 0; depth < size; depth++) {
+        size_t i = begin;
+        while (i < end && trie->nodes[i].byte != (uint8_t)bytes[depth]) i = trie->nodes[i].skip;
+        if (i >= end) return PL_OK;
+        add_tokens(trie, i, i + 1, mask);
+        begin = i + 1;
+        end = trie->nodes[i].skip;
+    }
+    if (only) {
+        add_tokens(trie, begin, end, mask);
+        return PL_OK;
+    }
+    c->path[size] = place;
+    return walk(c, begin, end, mask, err);
 }

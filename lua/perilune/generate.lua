@@ -14,12 +14,15 @@ return function(pl, core)
   -- -- options ------------------------------------------------------------------------------
 
   local known = { "max_new_tokens", "temp", "top_k", "top_p", "min_p", "seed", "stop", "stop_token_ids",
-    "max_time", "sampler", "chain", "ignore_eos", "logits", "on_step" }
+    "max_time", "sampler", "chain", "ignore_eos", "logits", "on_step", "grammar", "regex",
+    "json_schema", "token_healing" }
   local synonyms = { temperature = "temp", max_tokens = "max_new_tokens", n_predict = "max_new_tokens",
     max_length = "max_new_tokens", num_predict = "max_new_tokens", n = "max_new_tokens",
     stop_strings = "stop", stop_sequences = "stop", eos_token_id = "stop_token_ids",
     topk = "top_k", topp = "top_p", random_seed = "seed", samplers = "chain", timeout = "max_time",
-    do_sample = "temp", greedy = "temp", callback = "on_step", on_token = "on_step" }
+    do_sample = "temp", greedy = "temp", callback = "on_step", on_token = "on_step",
+    gbnf = "grammar", schema = "json_schema", guided_json = "json_schema", guided_regex = "regex",
+    guided_grammar = "grammar", pattern = "regex", heal = "token_healing" }
   local shorthand = { "top_k", "top_p", "min_p", "temp" }
 
   local function check_integer(opts, name, least)
@@ -65,15 +68,17 @@ return function(pl, core)
     return fn
   end
 
-  -- The chain that the options mean: function, top_k, top_p, min_p, temp, dist.
-  local function make_chain(opts)
+  -- The chain that the options mean: grammar, function, top_k, top_p, min_p, temp, dist.
+  local function make_chain(opts, grammar)
     if opts.chain then
       for _, name in ipairs({ "sampler", table.unpack(shorthand) }) do
         if opts[name] ~= nil then pl.fail("argument", "chain already says what '%s' would", name) end
       end
-      return opts.chain
+      if not grammar or type(opts.chain) ~= "table" then return opts.chain end
+      return { grammar, table.unpack(opts.chain) }
     end
-    local chain = { check_function(opts, "sampler") }
+    local chain = { grammar }
+    chain[#chain + 1] = check_function(opts, "sampler")
     for _, name in ipairs(shorthand) do
       if opts[name] ~= nil then chain[#chain + 1] = { [name] = opts[name] } end
     end
@@ -86,6 +91,24 @@ return function(pl, core)
   local Generator = {}
   Generator.__index = Generator
   Generator.__name = "perilune.generator"
+
+  -- Takes the prompt's last token back: what comes next must begin with its text, which a longer
+  -- token may do better. That text was given already, so it is not given out again.
+  local function take_back(self)
+    local tok, prompt = self.tokenizer, self.prompt
+    if not tok or prompt == nil then
+      pl.fail("argument", "token_healing: it needs a prompt and a model with a tokenizer")
+    end
+    local ids = type(prompt) == "table" and prompt or prompt.to_table and prompt:to_table() or {}
+    local last = ids[#ids]
+    if #ids == 0 or #ids + self.seq.length < 2 or tok:attr(last) ~= "normal" then return end
+    local text = tok:to_str_tokens({ last })[1]
+    self.grammar = self.grammar or pl.grammar('root ::= ""', tok)
+    self.grammar:set_prefix(text, pl.constraint_name(self.opts) == nil)
+    self.prompt = table.move(ids, 1, #ids - 1, 1, {})
+    if #self.prompt == 0 then self.prompt = nil end
+    self.given = #text
+  end
 
   -- Reads the options; the first pass runs with the first token asked for.
   local function new(model, seq, prompt, opts)
@@ -106,8 +129,10 @@ return function(pl, core)
     end
     if #self.stops > 0 and not tok then pl.fail("argument", "stop: the model has no tokenizer") end
     for _, stop in ipairs(self.stops) do self.longest_stop = math.max(self.longest_stop, #stop) end
-    self.chain = core.new_chain(make_chain(opts), config.d_vocab, self.seed, 0, model)
     self.prompt = type(prompt) == "string" and tok and tok:encode(prompt) or prompt
+    self.grammar = pl.constraint(opts, tok)
+    if opts.token_healing then take_back(self) end
+    self.chain = core.new_chain(make_chain(opts, self.grammar), config.d_vocab, self.seed, 0, model)
     self.n_prompt = self.seq.length
     return self
   end
@@ -180,6 +205,7 @@ return function(pl, core)
     if self.end_ids[id] then return "stop", true end
     if self.tokenizer and not self.opts.ignore_eos and id < self.tokenizer.n_tokens
       and self.tokenizer:is_end(id) then return "eos", true end
+    if self.grammar and not self.grammar.may_go_on then return "grammar" end
     if #self.ids + 1 >= self.limit then return "length" end
     if self.deadline and core.clock() >= self.deadline then return "time" end
   end
@@ -187,6 +213,10 @@ return function(pl, core)
   local function text_of(self, id, silent, last)
     if not self.decoder then return "" end
     local text = silent and "" or self.decoder:put(id)
+    if self.given and self.given > 0 then
+      local n = math.min(self.given, #text)
+      text, self.given = text:sub(n + 1), self.given - n
+    end
     return last and text .. self.decoder:flush() or text
   end
 
@@ -199,11 +229,13 @@ return function(pl, core)
       self.seq:extend(self.ids[#self.ids], self.feed)
     end
     if self.limit <= 0 then return finish(self, "length") end
+    if self.grammar and not self.grammar.may_go_on then return finish(self, "grammar") end
     local pos = self.n_prompt + #self.ids
     local context = self.context
     context.pos, context.n = pos, #self.ids
     local logits = self.opts.logits and self.logits:clone() or nil
     local id, prob, entropy = self.chain:sample(self.logits, pos, context)
+    if self.grammar then self.grammar:accept(id) end
     local reason, silent = reason_to_end(self, id)
     local piece, stopped = release(self, text_of(self, id, silent, reason ~= nil), reason ~= nil)
     reason = stopped or reason

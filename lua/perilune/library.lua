@@ -7,6 +7,10 @@ return function(pl, core)
   pl.samplers = core.samplers
   pl.clock = core.clock
   pl.nearest = core.nearest
+  require "perilune.json"(pl, core)
+  require "perilune.regex"(pl)
+  require "perilune.json_schema"(pl)
+  require "perilune.grammar"(pl, core)
   require "perilune.model"(pl, core)
   require "perilune.hooks"(pl, core)
   require "perilune.weights"(pl, core)

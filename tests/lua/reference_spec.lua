@@ -4,7 +4,7 @@ local reference = require "perilune.reference"
 -- The functions that the annotations describe, as a set of "Owner.name".
 local function described()
   local set = {}
-  for _, file in ipairs({ "model", "tensor", "study" }) do
+  for _, file in ipairs({ "model", "tensor", "study", "grammar" }) do
     for line in io.lines(pl.home .. "/lua/perilune/meta/" .. file .. ".lua") do
       local name = line:match("^function%s+([%w_%.:]+)")
       if name then set[name:gsub(":", ".")] = true end
@@ -20,6 +20,14 @@ describe("the annotations", function()
     for name in pairs(set) do
       local method = name:match("^Tensor%.(.*)$")
       assert.is_true(not method or methods[method] ~= nil, name)
+    end
+  end)
+
+  it("describe methods that grammars have", function()
+    local g = pl.grammar('root ::= "a"')
+    for name in pairs(described()) do
+      local method = name:match("^Grammar%.(.*)$")
+      assert.is_true(not method or type(g[method]) == "function", name)
     end
   end)
 

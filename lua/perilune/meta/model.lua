@@ -307,6 +307,10 @@ local HookAt = {}
 ---@field max_time? number seconds
 ---@field sampler? fun(logits: perilune.Tensor, ctx: table): integer|perilune.Tensor|nil edits the logits [d_vocab] in place (-inf: removed), or returns the choice; runs before the others
 ---@field chain? table list of names, {name = value} and functions, instead of the above
+---@field grammar? string|perilune.Grammar GBNF, the path of a file with it, or a grammar, which stays as it is
+---@field regex? string the whole text matches it; see `pl.regex_grammar`
+---@field json_schema? table|string the text is JSON of this schema; see `pl.json_schema_grammar`
+---@field token_healing? boolean takes the prompt's last token back and begins with one that begins like it
 ---@field logits? boolean each step carries the model's logits
 ---@field on_step? fun(piece: string, step: perilune.Step): boolean? false ends the text
 local GenerateOptions = {}
