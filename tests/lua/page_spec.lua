@@ -204,7 +204,8 @@ describe("pages", function()
     in_browser("of " .. name .. " show their numbers", function(path)
       local model = program.model()
       if not model then return pending("no trained model is here") end
-      local status, _, err = program.run({ name, "-m", model, "--seed", "1", "--html", path })
+      local status, _, err = program.run({ name, "-m", model, "--seed", "1", "--html", path,
+        table.unpack(name == "induction" and { "-n", "8" } or {}) })
       assert.are.equal(0, status, err)
       local dom, said = dump(path)
       local _, cells = dom:gsub('data%-at="%d', "")

@@ -95,7 +95,7 @@ describe("the pages", function()
         n_ctx = 8, d_vocab = 8 })
       for _, point in ipairs(model:hook_points()) do
         local name = point.name:gsub("^blocks%.0%.", "")
-        told[name] = ("| `%s` | %s | %s |"):format(name, point.dims:gsub(",", ", "), point.formula)
+        told[name] = ("| `%s` | %s | `%s` |"):format(name, point.dims:gsub(",", ", "), point.formula)
       end
     end
     local page = io.open("lua/docs/hook-points.md"):read("a")

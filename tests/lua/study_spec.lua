@@ -9,6 +9,8 @@ describe("the programs that look inside", function()
   local names = { "ablate", "attention", "induction", "layer_walk", "logit_lens", "one_head", "patch",
     "residual", "steer" }
 
+  local short = { ablate = { "Once upon a time there was a king." }, induction = { "-n", "8", "--samples", "1" } }
+
   local function run(name, args, input)
     local list = { name, "-m", path, "-t", "1" }
     for _, word in ipairs(args or {}) do list[#list + 1] = word end
@@ -60,7 +62,7 @@ describe("the programs that look inside", function()
       if name == "layer_walk" then goto continue end -- has no page
       local file = os.tmpname()
       finally(function() os.remove(file) end)
-      local out, err = run(name, { "--html", file })
+      local out, err = run(name, { "--html", file, table.unpack(short[name] or {}) })
       assert.is_true(#out > 300, name)
       assert.is_truthy(err:find(file .. " is written", 1, true))
       local handle = io.open(file)
