@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <readline/history.h>
@@ -84,7 +85,33 @@ static void show_candidates(char **matches, int n, int longest) {
     rl_forced_update_display();
 }
 
+static void flush_at_interrupts(bool flush) {
+    struct termios terminal;
+    if (tcgetattr(STDIN_FILENO, &terminal) != 0) return;
+    tcflag_t flags = flush ? terminal.c_lflag & ~(tcflag_t)NOFLSH : terminal.c_lflag | NOFLSH;
+    if (flags == terminal.c_lflag) return;
+    terminal.c_lflag = flags;
+    tcsetattr(STDIN_FILENO, TCSADRAIN, &terminal);
+}
+
+static void flush_again(void) {
+    flush_at_interrupts(true);
+}
+
+/* At Ctrl-C a terminal sends the signal first and then throws away what was written and typed: the
+ * answer to the signal could be lost. Not while the session lasts. */
+static void keep_what_interrupts_say(void) {
+    static bool kept;
+    struct termios terminal;
+    if (kept || tcgetattr(STDIN_FILENO, &terminal) != 0) return;
+    kept = true;
+    if (terminal.c_lflag & NOFLSH) return;
+    flush_at_interrupts(false);
+    atexit(flush_again);
+}
+
 static void set_up_readline(void) {
+    keep_what_interrupts_say();
     rl_catch_signals = 0;
     rl_readline_name = "perilune";
     rl_attempted_completion_function = complete;
