@@ -117,6 +117,9 @@ local result = z:unsqueeze(0):matmul(model.W_O[layer][head]):squeeze(0)
 local function far(ours, theirs) return (ours - theirs):abs():max() / theirs:abs():max() end
 local difference = math.max(far(z, at("attn.hook_z")[pos][head]), far(result, at("attn.hook_result")[pos][head]),
   far(weights, at("attn.hook_pattern")[head][pos]))
+if difference > 1e-3 or difference ~= difference then
+  pl.fail("state", "the head in Lua and the engine's differ by %.1e of the largest value", difference)
+end
 print(("\n  z W_O goes into the stream: %d numbers of norm %.2f. The engine's are the same (to %.0e)."):format(
   config.d_model, result:norm(), difference))
 

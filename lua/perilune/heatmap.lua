@@ -14,7 +14,7 @@ local rising = { { 0, 32, 77 }, { 58, 73, 107 }, { 124, 123, 120 }, { 188, 175, 
 local two_sided = { { 0, 90, 160 }, { 110, 170, 215 }, { 244, 244, 244 }, { 240, 165, 90 }, { 200, 80, 0 } }
 
 -- Much the same among the 256 colours of terminals.
-local rising_256 = { 17, 18, 60, 102, 144, 186, 227 }
+local rising_256 = { 17, 238, 60, 102, 144, 186, 227 }
 local two_sided_256 = { 25, 67, 110, 153, 255, 223, 215, 208, 166 }
 
 --- The colour at a fraction of the way: from 0 to 1, or from -1 to 1 where it is two-sided.

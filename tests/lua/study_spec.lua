@@ -234,6 +234,16 @@ describe("the programs that look inside", function()
     assert.is_truthy(run("layer_walk", { "--source" }):find("local function rotate", 1, true))
   end)
 
+  with_model("layer_walk and one_head: the same with quantised weights", function()
+    local file = os.tmpname() .. ".gguf"
+    finally(function() os.remove(file) os.remove((file:gsub("%.gguf$", ""))) end)
+    assert.are.equal(0, (program.run({ "quantize", path, file, "q8_0" })))
+    for _, name in ipairs({ "layer_walk", "one_head" }) do
+      local status, out, err = program.run({ name, "-m", file, "The king said to the queen" })
+      assert.are.equal(0, status, err .. out)
+    end
+  end)
+
   it("layer_walk: the same for Llama's family, whichever pairs are rotated, and with shared keys", function()
     for _, half in ipairs({ true, false }) do
       local file = os.tmpname()
