@@ -112,6 +112,32 @@ describe("the pages", function()
     assert.are.equal(0, listed)
   end)
 
+  it("name only functions that the library has", function()
+    local owners = { model = "Model", seq = "Sequence", handle = "Hook" }
+    local described, n = {}, 0
+    for _, file in ipairs({ "model", "study" }) do
+      for name in io.open("lua/perilune/meta/" .. file .. ".lua"):read("a"):gmatch("\nfunction ([%w_]+:[%w_]+)") do
+        described[name] = true
+      end
+    end
+    for _, path in ipairs(pages) do
+      local text = io.open(path):read("a")
+      for owner, name in text:gmatch("%f[%w](%w+):([%w_]+)%(") do
+        if owners[owner] then
+          assert.is_true(described[owners[owner] .. ":" .. name], path .. ": " .. owner .. ":" .. name)
+          n = n + 1
+        end
+      end
+      for name in text:gmatch("%f[%w]pl%.([%w_]+)%f[^%w_]") do
+        assert.are_not.equal(nil, pl[name], path .. ": pl." .. name)
+      end
+      for name in text:gmatch("%f[%w]pl%.edit%.([%w_]+)") do
+        assert.are.equal("function", type(pl.edit[name]), path .. ": pl.edit." .. name)
+      end
+    end
+    assert.is_true(n > 50, n)
+  end)
+
   it("link to pages that are there", function()
     for _, path in ipairs(pages) do
       local folder = path:match("^(.*/)") or ""
