@@ -18,5 +18,7 @@ return function(pl, core)
   require "perilune.sae"(pl, core)
   require "perilune.steering"(pl, core)
   require "perilune.process"(pl, core)
+  require "perilune.factored"(pl, core)
+  require "perilune.analysis"(pl, core)
   require "perilune.generate"(pl, core)
 end

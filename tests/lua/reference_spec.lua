@@ -39,13 +39,15 @@ describe("the annotations", function()
   end)
 end)
 
-describe("the annotations of pl.edit", function()
+describe("the annotations of pl.edit and pl.analysis", function()
   it("describe every function, and no other", function()
     local set = described()
-    for name in pairs(pl.edit) do assert.is_true(set["edit." .. name], name) end
-    for name in pairs(set) do
-      local of_edit = name:match("^edit%.(.*)$")
-      assert.is_true(not of_edit or pl.edit[of_edit] ~= nil, name)
+    for _, part in ipairs { "edit", "analysis" } do
+      for name in pairs(pl[part]) do assert.is_true(set[part .. "." .. name], name) end
+      for name in pairs(set) do
+        local found = name:match("^" .. part .. "%.(.*)$")
+        assert.is_true(not found or pl[part][found] ~= nil, name)
+      end
     end
   end)
 end)

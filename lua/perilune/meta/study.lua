@@ -1,6 +1,6 @@
 ---@meta
 
--- Weights by name, files of tensors.
+-- Working with activations: weights by name, interventions, steering vectors, analysis.
 
 ---@alias perilune.Weights table<integer, perilune.Tensor> a weight of each block, float32 and read-only
 
@@ -249,3 +249,167 @@ function edit.splice_sae(on, sae, fn, opts) end
 ---@param opts? {scale?: number, layers?: integer[], pos?: integer}
 ---@return perilune.Hook
 function edit.steer(on, vectors, opts) end
+
+--- What the parts of the residual stream say. Stacks are [component, pos, d_model], or
+--- [component, d_model] at opts.pos, and come with a label for each component; `cache` is from
+--- run_with_cache.
+---@class perilune.analysis
+local analysis = {}
+
+---@alias perilune.Cache table<string, perilune.Tensor>
+
+--- What was written to the stream before block `layer` (n_layers unless said otherwise; with mlp_input
+--- before its MLP): embedding, positions, attention and MLP of each block. They add up to the stream.
+---@param model perilune.Model
+---@param cache perilune.Cache
+---@param opts? {layer?: integer, mlp_input?: boolean, mode?: "all"|"attn"|"mlp", incl_embeds?: boolean, pos?: integer}
+---@return perilune.Tensor stack
+---@return string[] labels "embed", "pos_embed", "0_attn_out", "0_mlp_out", ...
+function analysis.decompose_resid(model, cache, opts) end
+
+--- The stream before each block up to `layer`, and at the end.
+---@param model perilune.Model
+---@param cache perilune.Cache
+---@param opts? {layer?: integer, incl_mid?: boolean, mlp_input?: boolean, pos?: integer}
+---@return perilune.Tensor stack
+---@return string[] labels "0_pre", "0_mid", ..., "final_post"
+function analysis.accumulated_resid(model, cache, opts) end
+
+--- What each head of the blocks before `layer` wrote, without b_O.
+---@param model perilune.Model
+---@param cache perilune.Cache
+---@param opts? {layer?: integer, incl_remainder?: boolean, pos?: integer} incl_remainder: a last component with the rest of the stream
+---@return perilune.Tensor stack
+---@return string[] labels "L0H0", ..., "remainder"
+function analysis.stack_head_results(model, cache, opts) end
+
+--- The stack as the norm before block `layer` lets it through (n_layers: the final one), scaled as the
+--- whole stream was, times the gain, without the norm's bias.
+---@param model perilune.Model
+---@param cache perilune.Cache
+---@param stack perilune.Tensor
+---@param opts? {layer?: integer, mlp_input?: boolean, pos?: integer}
+---@return perilune.Tensor stack
+function analysis.apply_ln_to_stack(model, cache, stack, opts) end
+
+--- Direct logit attribution: what each component adds to the logit of a token, less that of
+--- opts.incorrect. With what the biases add the components make the logit.
+---@param model perilune.Model
+---@param cache perilune.Cache
+---@param stack perilune.Tensor
+---@param tokens perilune.ids one, or one for each position
+---@param opts? {incorrect?: perilune.ids, pos?: integer} pos: the position of a stack that was cut there
+---@return perilune.Tensor attributions [component, pos] or [component]
+---@return perilune.Tensor of_biases [1] or [pos]
+function analysis.logit_attrs(model, cache, stack, tokens, opts) end
+
+--- Logits of any stream as if it were the last: the final norm, then W_U.
+---@param model perilune.Model
+---@param x perilune.Tensor [..., d_model]
+---@return perilune.Tensor [..., d_vocab]
+function analysis.unembed(model, x) end
+
+--- The logits that the stream would give before each block, and at the end.
+---@param model perilune.Model
+---@param cache perilune.Cache
+---@param opts? {layer?: integer, incl_mid?: boolean, mlp_input?: boolean, pos?: integer}
+---@return perilune.Tensor [component, pos, d_vocab]
+---@return string[] labels
+function analysis.logit_lens(model, cache, opts) end
+
+--- The tokens that a direction speaks for ("unembed") or that bring it ("embed"): {id, value, piece}.
+---@param model perilune.Model
+---@param direction perilune.Tensor [d_model]
+---@param opts? {k?: integer, by?: "unembed"|"embed"}
+---@return table[]
+function analysis.top_tokens(model, direction, opts) end
+
+--- Means over queries, [layer, head] each: entropy (nats), distance (tokens back), first, current and
+--- previous (shares of attention).
+---@param model perilune.Model
+---@param cache perilune.Cache
+---@return table<string, perilune.Tensor>
+function analysis.attention_summary(model, cache) end
+
+--- Where a head of a kind looks in a text: 0 and 1.
+---@param model perilune.Model
+---@param prompt perilune.ids
+---@param kind "previous_token_head"|"duplicate_token_head"|"induction_head"
+---@return perilune.Tensor [query, key]
+function analysis.detection_pattern(model, prompt, kind) end
+
+--- How far each head looks where a kind looks: the share of its attention ("mul"), or 1 less the mean
+--- difference of a row ("abs").
+---@param model perilune.Model
+---@param prompt perilune.ids
+---@param kind string|perilune.Tensor a kind, or [query, key]
+---@param opts? {exclude_bos?: boolean, exclude_current_token?: boolean, error_measure?: "mul"|"abs"}
+---@return perilune.Tensor [layer, head]
+function analysis.detect_heads(model, prompt, kind, opts) end
+
+--- How the model takes an answer: for each token of it rank (from 0), probability, logit and the
+--- likeliest; the fields of the first stand in the result itself. tostring lists them.
+---@param prompt perilune.ids
+---@param answer perilune.ids a text gets a space before it
+---@param opts? {prepend_space?: boolean, k?: integer} true and 10 unless said otherwise
+---@return {rank: integer, prob: number, logit: number, log_prob: number, top: table[], steps: table[]}
+function Model:test_prompt(prompt, answer, opts) end
+
+--- What a head seeks and finds, W_Q W_K^T, before scale, biases and rotation.
+---@param layer integer
+---@param head integer
+---@return perilune.Factored [d_model, d_model]
+function Model:QK(layer, head) end
+
+--- What a head moves, W_V W_O.
+---@param layer integer
+---@param head integer
+---@return perilune.Factored [d_model, d_model]
+function Model:OV(layer, head) end
+
+--- How much each head's output could feed the queries, keys or values of later heads (Elhage et al.,
+--- "A Mathematical Framework for Transformer Circuits", 2021): |L R| / (|L| |R|), Frobenius norms.
+---@param mode "Q"|"K"|"V"
+---@return perilune.Tensor [layer, head, to_layer, to_head], 0 where the second is not later
+function Model:composition_scores(mode) end
+
+--- The product of A [m, r] and B [r, n], kept as both.
+---@param a perilune.Tensor
+---@param b perilune.Tensor
+---@return perilune.Factored
+function pl.factored(a, b) end
+
+---@class perilune.Factored
+---@field A perilune.Tensor [m, r]
+---@field B perilune.Tensor [r, n]
+---@field shape integer[]
+---@field rank integer r
+local Factored = {}
+
+--- The product, multiplied out.
+---@return perilune.Tensor [m, n]
+function Factored:full() end
+
+---@return perilune.Factored
+function Factored:transpose() end
+
+---@param other perilune.Tensor|perilune.Factored
+---@return perilune.Factored
+function Factored:matmul(other) end
+
+--- Frobenius norm.
+---@return number
+function Factored:norm() end
+
+---@return number
+function Factored:trace() end
+
+--- The eigenvalues that are not 0, which may be complex.
+---@return perilune.Tensor [r, 2]
+function Factored:eigvals() end
+
+--- U diag(s) V^T, s from the largest on.
+---@return perilune.Tensor u [m, r]
+---@return perilune.Tensor s [r]
+---@return perilune.Tensor vt [r, n]
+function Factored:svd() end
