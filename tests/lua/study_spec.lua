@@ -14,7 +14,7 @@ describe("the programs that look inside", function()
   local function run(name, args, input)
     local list = { name, "-m", path, "-t", "1" }
     for _, word in ipairs(args or {}) do list[#list + 1] = word end
-    local status, out, err = program.run(list, input)
+    local status, out, err = program.run(list, input, "LC_ALL=C.UTF-8")
     assert.are.equal("", status == 0 and "" or err)
     return out, err
   end
