@@ -63,15 +63,16 @@ static int is_sequence(lua_State *L) {
     lua_pushboolean(L, luaL_testudata(L, 1, PL_LUA_SEQUENCE) != NULL);
     return 1;
 }
+static int is_tensor(lua_State *L) {
+    lua_pushboolean(L, luaL_testudata(L, 1, PL_LUA_TENSOR) != NULL);
+    return 1;
+}
 
 void pl_lua_open_weights(lua_State *L) {
-    static const luaL_Reg functions[] = {{"weight", weight},
-                                         {"weight_rows", weight_rows},
-                                         {"widen", widen},
-                                         {"set_weight", set_weight},
-                                         {"is_model", is_model},
-                                         {"is_sequence", is_sequence},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"weight", weight},       {"weight_rows", weight_rows},
+                                         {"widen", widen},         {"set_weight", set_weight},
+                                         {"is_model", is_model},   {"is_sequence", is_sequence},
+                                         {"is_tensor", is_tensor}, {NULL, NULL}};
     luaL_setfuncs(L, functions, 0);
     luaL_getmetatable(L, PL_LUA_MODEL);
     lua_getfield(L, -1, "getters"); /* to which Lua adds model.W_Q and its kin */

@@ -36,6 +36,12 @@ return function(pl, core)
     return on.model
   end
 
+  local function check_tensor(what, value)
+    if not core.is_tensor(value) then
+      pl.fail("argument", "%s: expected a tensor, got a %s", what, type(value))
+    end
+  end
+
   local function check_table(what, value, expected)
     if type(value) ~= "table" then
       pl.fail("argument", "%s: expected %s, got a %s", what, expected, type(value))
@@ -50,6 +56,7 @@ return function(pl, core)
   function edit.ablate(on, point, opts)
     opts = options("ablate", opts, "to")
     local to = opts.to or 0
+    if type(to) ~= "number" and type(to) ~= "table" then check_tensor("ablate: to", to) end
     return hook(on, point, opts, function(view, at)
       local value = to
       if type(to) == "table" then
@@ -84,6 +91,7 @@ return function(pl, core)
   -- Every position gets the activation that a randomly drawn position of the cache had.
   function edit.resample(on, point, cache, opts)
     opts = options("resample", opts, "seed")
+    check_table("resample", cache, "a cache")
     local state = opts.seed or 0
     return hook(on, point, opts, function(view, at)
       local source = one_head(cache[at.point], opts.head)
@@ -148,6 +156,8 @@ return function(pl, core)
   -- are moved.
   function edit.add(on, point, vector, opts)
     opts = options("add", opts, "scale", "gate", "threshold")
+    check_tensor("add", vector)
+    if opts.gate then check_tensor("add: gate", opts.gate) end
     local scale, gate = opts.scale or 1, opts.gate
     return hook(on, point, opts, function(view)
       if not gate then return view + vector * scale end
@@ -166,6 +176,7 @@ return function(pl, core)
   -- Takes a direction [d], or the space that several span [n, d], out of the activation.
   function edit.project_out(on, point, directions, opts)
     opts = options("project_out", opts)
+    check_tensor("project_out", directions)
     local basis = orthonormal(directions)
     return hook(on, point, opts, function(view)
       return view - view:matmul(basis:transpose()):matmul(basis)
@@ -175,6 +186,7 @@ return function(pl, core)
   -- Keeps the component along a direction between min and max; with both equal, sets it.
   function edit.clamp(on, point, direction, opts)
     opts = options("clamp", opts, "min", "max")
+    check_tensor("clamp", direction)
     local unit = direction / direction:norm()
     return hook(on, point, opts, function(view)
       local along = view:matmul(unit)
@@ -186,6 +198,7 @@ return function(pl, core)
   -- Multiplies what a head adds to the residual stream.
   function edit.scale_head(on, layer, head, factor, opts)
     opts = pl.check_options("scale_head", opts, { "pos" })
+    if type(factor) ~= "number" then pl.fail("argument", "scale_head: expected a factor, got a %s", type(factor)) end
     return hook(on, "attn.hook_z", { layer = layer, head = head, pos = opts.pos },
       function(view) return view * factor end)
   end
@@ -231,6 +244,9 @@ return function(pl, core)
   -- The activation goes through fn(act, at), whatever it is: a function, or a sparse autoencoder.
   function edit.splice(on, point, fn, opts)
     opts = options("splice", opts)
+    if type(fn) ~= "function" and type(fn) ~= "table" then
+      pl.fail("argument", "splice: expected a function, got a %s", type(fn))
+    end
     return hook(on, point, opts, function(view, at) return fn(view, at) end)
   end
 end

@@ -150,6 +150,11 @@ describe("pl.edit", function()
   it("says what is wrong", function()
     assert.are.equal("argument", tiny.failure(pl.edit.ablate, model, "attn.hook_z", { haed = 1 }).kind)
     assert.is_truthy(tiny.failure(pl.edit.ablate, model, "blocks.0.attn.hook_zz").message:find("attn.hook_z"))
+    for name, args in pairs { add = { "resid_post" }, project_out = { "resid_post", {} }, clamp = { "resid_post", 1 },
+      resample = { "resid_post" }, scale_head = { 1, 2 }, splice = { "resid_post", 3 },
+      ablate = { "resid_post", { to = true } } } do
+      assert.are.equal("argument", tiny.failure(pl.edit[name], model, table.unpack(args)).kind, name)
+    end
     local handle = pl.edit.ablate(model, "mlp_out", { head = 1 })
     assert.is_truthy(tiny.failure(model.forward, model, ids).message:find("head"))
     handle:remove()

@@ -45,6 +45,23 @@ describe("weights by name", function()
     end)
   end
 
+  it("come out of fused and transposed matrices, as published files have them", function()
+    local folder = (os.getenv("PERILUNE_TEST_DATA") or "../shared/data") .. "/models/default"
+    local file = io.open(folder .. "/model.safetensors")
+    if not file then return pending("the reference data are not here: " .. folder) end
+    file:close()
+    local model = pl.load(folder, { threads = 1, precision = "exact", kv = "f32" })
+    local _, cache = model:run_with_cache(ids, { "blocks.3.*" })
+    local x = has_gain(model, cache, 3)
+    for name, point in pairs { Q = "q", K = "k", V = "v" } do
+      local made = pl.einsum("pm,hmd->phd", x, model["W_" .. name][3]) + model["b_" .. name][3]
+      close(made, cache["blocks.3.attn.hook_" .. point], 1e-3)
+    end
+    close(cache["blocks.3.mlp.hook_post"]:matmul(model.W_out[3]) + model.b_out[3], cache["blocks.3.hook_mlp_out"], 1e-3)
+    local processed = model:processed(nil, { threads = 1, precision = "exact", kv = "f32" })
+    close(model:forward(ids):log_softmax(), processed:forward(ids):log_softmax(), 1e-4)
+  end)
+
   it("are lent where they are float32, and refuse to be written", function()
     local model = tiny.model(pl)
     local w = model.W_Q[1]
