@@ -2,15 +2,16 @@
 --
 -- Every position asks, and each head answers with a weight for every position up to there; the weights
 -- of a row sum to 1. First an overview of all heads: how much they look at the first token, at the
--- token before and at the asking token itself. Then the patterns of one layer, row by row who asks,
--- column by column who is looked at. With --head one pattern with its numbers. The page has them all.
+-- token before and at the asking token itself, and how far back. Then the patterns of one layer, row
+-- by row who asks, column by column who is looked at. With --head one pattern with its numbers. The
+-- page has them all.
 --
 --   perilune attention
 --   perilune attention --layer 3 "The king and the wolf went into the wood, and the king and the"
 --   perilune attention --layer 3 --head 1
 --   perilune attention --html attention.html
 
-require "perilune"
+local pl = require "perilune"
 local cli = require "perilune.cli"
 local heatmap = require "perilune.heatmap"
 local terminal = require "perilune.terminal"
@@ -33,28 +34,13 @@ local _, cache = model:run_with_cache(ids, "pattern")
 
 local function pattern(l, h) return cache[("blocks.%d.attn.hook_pattern"):format(l)]:select(0, h) end
 
--- The mean weight of the keys that `key_of` names for each query; queries without one do not count.
-local function mean_weight(weights, key_of)
-  local sum, n = 0, 0
-  for query = 1, #ids - 1 do
-    sum, n = sum + weights[query][key_of(query)], n + 1
-  end
-  return sum / n
-end
-
+local summary = pl.analysis.attention_summary(model, cache) -- [layer, head] each
 local looks = {
-  { name = "at the first token", key_of = function() return 0 end },
-  { name = "at the token before", key_of = function(query) return query - 1 end },
-  { name = "at the asking token", key_of = function(query) return query end },
+  { name = "at the first token", values = summary.first, format = "%.2f", low = 0, high = 1 },
+  { name = "at the token before", values = summary.previous, format = "%.2f", low = 0, high = 1 },
+  { name = "at the asking token", values = summary.current, format = "%.2f", low = 0, high = 1 },
+  { name = "how far back, in tokens", values = summary.distance, format = "%.1f", low = 0 },
 }
-
-for _, look in ipairs(looks) do
-  look.values = {}
-  for l = 0, config.n_layers - 1 do
-    look.values[l + 1] = {}
-    for h = 0, config.n_heads - 1 do look.values[l + 1][h + 1] = mean_weight(pattern(l, h), look.key_of) end
-  end
-end
 
 -- Of long texts the last tokens are shown, as many as there is room for.
 local function last_tokens(most)
@@ -77,11 +63,10 @@ local function told(most)
 end
 
 print(terminal.paint(terminal.visible(text), "bold"))
-print("\nHow much of its attention each head spends, of 1:\n")
+print("\nWhere the attention of each head goes, on average:\n")
 local maps = {}
 for i, look in ipairs(looks) do
-  maps[i] = { title = look.name, values = look.values, rows = "layer", columns = "head", format = "%.2f",
-    low = 0, high = 1 }
+  maps[i] = setmetatable({ title = look.name, rows = "layer", columns = "head" }, { __index = look })
 end
 heatmap.print_tiles(maps)
 
@@ -111,11 +96,7 @@ if args.html then
     for h = 0, config.n_heads - 1 do all[l + 1][h + 1] = visible(pattern(l, h), ON_PAGE) end
   end
   page:tiles { values = all, rows = "layer", columns = "head", labels = last_tokens(ON_PAGE) }
-  page:heading("How much of its attention each head spends")
-  local views = {}
-  for i, look in ipairs(looks) do
-    views[i] = { name = look.name, values = look.values, format = "%.2f", low = 0, high = 1 }
-  end
-  page:heat { views = views, rows = "layer", columns = "head" }
+  page:heading("Where the attention of each head goes, on average")
+  page:heat { views = looks, rows = "layer", columns = "head" }
   cli.write_page(args, page)
 end

@@ -8,7 +8,7 @@
 --   perilune logit_lens "The little girl went home to her mother, and the little"
 --   perilune logit_lens -k 8 --html lens.html
 
-require "perilune"
+local pl = require "perilune"
 local cli = require "perilune.cli"
 local heatmap = require "perilune.heatmap"
 local terminal = require "perilune.terminal"
@@ -23,64 +23,45 @@ local model = cli.load(args)
 local n_layers = model.config.n_layers
 local ids, tokens, text = cli.prompt(model, args.prompt, "The little girl went home to her mother, and the little")
 
-local _, cache = model:run_with_cache(ids, { "blocks.0.hook_resid_pre", "resid_post" })
-local last_point = ("blocks.%d.hook_resid_post"):format(n_layers - 1)
+local logits, cache = model:run_with_cache(ids, { "blocks.0.hook_resid_pre", "resid_post" })
 
--- The probabilities [pos, d_vocab] that follow from a residual stream, put in place of the last one.
-local function read_out(stream)
-  local hook = { last_point, function(_, at) return stream:narrow(0, at.pos, at.n) end }
-  return model:run_with_hooks(ids, { hook }):softmax()
-end
+-- The candidates in the end.
+local candidates, columns = model:topk(logits[-1], math.min(args.top, model.config.d_vocab)), {}
+for k, token in ipairs(candidates) do columns[k] = terminal.piece(token.piece) end
 
 -- depth 0 is the embedding, depth l + 1 the stream after block l.
-local probabilities, depths = {}, {}
+local depths, texts, sure, notes, values = {}, {}, {}, {}, {}
 for depth = 0, n_layers do
-  probabilities[depth + 1] = read_out(cache[depth == 0 and "blocks.0.hook_resid_pre"
-    or ("blocks.%d.hook_resid_post"):format(depth - 1)])
-  depths[depth + 1] = depth == 0 and "embedding" or "layer " .. depth - 1
-end
-
-local texts, sure, notes = {}, {}, {}
-for i, p in ipairs(probabilities) do
-  texts[i], sure[i], notes[i] = {}, {}, {}
+  local stream = cache[depth == 0 and "blocks.0.hook_resid_pre" or ("blocks.%d.hook_resid_post"):format(depth - 1)]
+  local p = pl.analysis.unembed(model, stream):softmax() -- the last norm, then W_U
+  local i = depth + 1
+  depths[i] = depth == 0 and "embedding" or "layer " .. depth - 1
+  texts[i], sure[i], notes[i], values[i] = {}, {}, {}, {}
   for pos = 0, #ids - 1 do
     local list = {}
     for k, token in ipairs(model:topk(p[pos], math.min(5, model.config.d_vocab))) do
       list[k] = ("%5.1f %%  %s"):format(100 * token.value, terminal.piece(token.piece))
       if k == 1 then texts[i][pos + 1], sure[i][pos + 1] = terminal.piece(token.piece), token.value end
     end
-    notes[i][pos + 1] = list
+    notes[i][pos + 1] = table.concat(list, " | ")
   end
-end
-
--- The candidates in the end, and how likely each was after every layer.
-local final = probabilities[#probabilities][-1]
-local candidates, values = {}, {}
-for k, token in ipairs(model:topk(final, math.min(args.top, model.config.d_vocab))) do
-  candidates[k] = terminal.piece(token.piece)
-  for i, p in ipairs(probabilities) do
-    values[i] = values[i] or {}
-    values[i][k] = p[-1][token.id]
-  end
+  for k, token in ipairs(candidates) do values[i][k] = p[-1][token.id] end
 end
 
 print(terminal.paint(terminal.visible(text), "bold"))
 print("\nThe likeliest successor of each token, read after each layer:\n")
 heatmap.print { values = sure, texts = texts, rows = depths, columns = tokens, low = 0, high = 1 }
 print("\nProbability of the candidates after the last token:\n")
-heatmap.print { values = values, rows = depths, columns = candidates, format = "%.3f", low = 0, high = 1 }
+heatmap.print { values = values, rows = depths, columns = columns, format = "%.3f", low = 0, high = 1 }
 
 if args.html then
   local page = require("perilune.page").new("What the model would say after each layer",
     "The pointer tells the five likeliest successors of a token as read after a layer.")
   page:lines(text)
-  for _, row in ipairs(notes) do
-    for pos, list in ipairs(row) do row[pos] = table.concat(list, " | ") end
-  end
   page:heat { name = "probability", values = sure, texts = texts, rows = depths, columns = tokens, low = 0, high = 1,
     notes = notes, row_name = "after", column_name = "token" }
   page:heading("Candidates after the last token")
-  page:heat { name = "probability", values = values, rows = depths, columns = candidates, format = "%.3f", low = 0,
+  page:heat { name = "probability", values = values, rows = depths, columns = columns, format = "%.3f", low = 0,
     high = 1, row_name = "after" }
   cli.write_page(args, page)
 end

@@ -3,13 +3,14 @@
 -- Every block reads the stream and adds to it twice, once by attention and once by its MLP. Row by row
 -- the stream grows, column by column for each token. The norm is its length, the cosine how much of
 -- the direction that it has in the end it has already. A part's share is how far it lies along the
--- whole; shares sum to 1, and negative ones lie against it. In the page a click lists a place's parts.
+-- whole; shares sum to 1, and negative ones lie against it. And it adds to the logit of the token that
+-- the model takes next. In the page a click on a place lists the shares of its parts.
 --
 --   perilune residual
 --   perilune residual "The king and the wolf went into the wood"
 --   perilune residual --html residual.html
 
-require "perilune"
+local pl = require "perilune"
 local cli = require "perilune.cli"
 local heatmap = require "perilune.heatmap"
 local terminal = require "perilune.terminal"
@@ -23,9 +24,9 @@ local model = cli.load(args)
 local config = model.config
 local ids, tokens, text = cli.prompt(model, args.prompt, "The little girl went home to her mother, and the little")
 
-local points = { "embed", "resid_pre", "resid_mid", "resid_post", "attn_out" }
+local points = { "embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "ln_final.hook_scale" }
 if config.positions == "learned" then points[#points + 1] = "pos_embed" end
-local _, cache = model:run_with_cache(ids, points)
+local logits, cache = model:run_with_cache(ids, points)
 
 -- What was added, in order, and the stream after it: {name, added [pos, d_model], stream}.
 local steps = {}
@@ -64,18 +65,27 @@ local function shares(i)
   return list
 end
 
+-- What each part adds to the logit of the token that the model takes next: [part, pos].
+local stack, taken = {}, logits:argmax(-1)
+for i, s in ipairs(steps) do stack[i] = s.added end
+local speaks = pl.analysis.logit_attrs(model, cache, pl.stack(stack, 0), taken):to_table()
+local next_tokens = cli.labels(model, taken)
+local pairs_of_tokens = {}
+for pos, token in ipairs(tokens) do pairs_of_tokens[pos] = token .. " > " .. next_tokens[pos] end
+
 print(terminal.paint(terminal.visible(text), "bold"))
 print("\nNorm of the stream after each part:\n")
 heatmap.print { values = norms, rows = names, columns = tokens, format = "%.1f", low = 0 }
 print("\nCosine between the stream there and in the end:\n")
 heatmap.print { values = cosines, rows = names, columns = tokens, format = "%.2f", diverging = true, low = -1,
   high = 1 }
-print(("\nEach part's share in the end, for the last token, %s:\n"):format(tokens[#tokens]))
+print(("\nEach part at the last token, %s: its share in the end, what it adds to the logit of %s:\n"):format(
+  tokens[#tokens], next_tokens[#tokens]))
 local last = shares(#steps)
 for i, name in ipairs(names) do
   local share = last[i][#ids]
-  print(("  %-9s norm %6.2f  share %+.3f  %s"):format(name, added[i][#ids], share,
-    terminal.paint(terminal.bar(math.abs(share), 30):gsub(" +$", ""), share < 0 and "blue" or "orange")))
+  print(("  %-9s norm %6.2f  logit %+6.2f  share %+.3f  %s"):format(name, added[i][#ids], speaks[i][#ids], share,
+    terminal.paint(terminal.bar(math.abs(share), 20):gsub(" +$", ""), share < 0 and "blue" or "orange")))
 end
 
 if args.html then
@@ -99,5 +109,9 @@ if args.html then
       { name = "cosine of what was added with the stream before", values = turns, format = "%.2f",
         diverging = true, low = -1, high = 1 },
     } }
+  page:heading("What each part adds to the logit of the token that comes next")
+  page:heat { name = "logit", values = speaks, rows = names, columns = pairs_of_tokens, format = "%.2f",
+    diverging = true,
+    row_name = "part", column_name = "token" }
   cli.write_page(args, page)
 end

@@ -123,13 +123,13 @@ describe("the programs that look inside", function()
     assert.are.equal(6, query)
     local firsts = rows_after(out, "at the first token", "layer")
     assert.are.equal(model.config.n_layers, #firsts)
-    near(firsts[4][2], pattern:narrow(0, 1, 5):select(1, 0):mean(), 0.006)
+    near(firsts[4][2], pattern:select(1, 0):mean(), 0.006)
   end)
 
   with_model("attention: of long texts only the last tokens, and no line beyond the terminal's", function()
     local out = run("attention", { ("The king said to the queen. "):rep(20) })
     assert.is_truthy(out:find("the last 48 of 1%d%d tokens"), out)
-    local rest = out:sub((out:find("How much", 1, true)))
+    local rest = out:sub((out:find("Where the attention", 1, true)))
     for line in rest:gmatch("[^\n]+") do assert.is_true(utf8.len(line) <= 80, line) end
   end)
 
@@ -209,6 +209,13 @@ describe("the programs that look inside", function()
     local sum, parts = 0, 0
     for share in out:gmatch("share ([-+%d.]+)") do sum, parts = sum + tonumber(share), parts + 1 end
     near(sum, 1, 0.01)
+    local logits = model:forward(text)
+    local stack, of_biases = pl.analysis.logit_attrs(model, select(2, model:run_with_cache(text)),
+      last:unsqueeze(0), logits:argmax(-1))
+    local spoken = 0
+    for word in out:gmatch("logit +([-+%d.]+)") do spoken = spoken + tonumber(word) end
+    near(spoken, stack[0][-1], 0.1)
+    near(spoken + of_biases[-1], logits[-1]:max(), 0.1)
     assert.are.equal(2 + 2 * model.config.n_layers, parts)
   end)
 
