@@ -43,9 +43,9 @@ describe("the annotations of pl.edit and pl.analysis", function()
   it("describe every function, and no other", function()
     local set = described()
     for _, part in ipairs { "edit", "analysis" } do
-      for name in pairs(pl[part]) do assert.is_true(set[part .. "." .. name], name) end
+      for name in pairs(pl[part]) do assert.is_true(set["pl." .. part .. "." .. name], name) end
       for name in pairs(set) do
-        local found = name:match("^" .. part .. "%.(.*)$")
+        local found = name:match("^pl%." .. part .. "%.(.*)$")
         assert.is_true(not found or pl[part][found] ~= nil, name)
       end
     end

@@ -134,7 +134,7 @@ function Vectors:save(path) end
 
 --- Interventions over hooks. `on` is a model, session or sequence; each returns the hook's handle.
 ---@class perilune.edit
-local edit = {}
+pl.edit = {}
 
 ---@alias perilune.Hooked perilune.Model|perilune.Session|perilune.Sequence
 
@@ -148,7 +148,7 @@ local edit = {}
 ---@param point string
 ---@param opts? perilune.EditOptions|{to?: number|perilune.Tensor|table} 0 unless said otherwise; a tensor that fits one position's activation; what `means` gave
 ---@return perilune.Hook
-function edit.ablate(on, point, opts) end
+function pl.edit.ablate(on, point, opts) end
 
 --- Averages over all positions of some prompts, by full name.
 ---@param model perilune.Model
@@ -156,7 +156,7 @@ function edit.ablate(on, point, opts) end
 ---@param point string
 ---@param opts? {layer?: integer}
 ---@return table<string, perilune.Tensor>
-function edit.means(model, prompts, point, opts) end
+function pl.edit.means(model, prompts, point, opts) end
 
 --- Every position gets the activation of a randomly drawn position of a cache.
 ---@param on perilune.Hooked
@@ -164,7 +164,7 @@ function edit.means(model, prompts, point, opts) end
 ---@param cache table<string, perilune.Tensor>
 ---@param opts? perilune.EditOptions|{seed?: integer}
 ---@return perilune.Hook
-function edit.resample(on, point, cache, opts) end
+function pl.edit.resample(on, point, cache, opts) end
 
 --- Rows get what another run had at the same positions.
 ---@param on perilune.Hooked
@@ -172,21 +172,21 @@ function edit.resample(on, point, cache, opts) end
 ---@param source table<string, perilune.Tensor>|perilune.ids|perilune.Sequence a cache, or what is run for one
 ---@param opts? perilune.EditOptions|{from_pos?: integer} with pos: the source's position
 ---@return perilune.Hook
-function edit.patch(on, point, source, opts) end
+function pl.edit.patch(on, point, source, opts) end
 
 --- Attention looks where it looked in another run.
 ---@param on perilune.Hooked
 ---@param source table<string, perilune.Tensor>|perilune.ids|perilune.Sequence
 ---@param opts? perilune.EditOptions
 ---@return perilune.Hook
-function edit.freeze_pattern(on, source, opts) end
+function pl.edit.freeze_pattern(on, source, opts) end
 
 --- Norms divide by what they divided by in another run.
 ---@param on perilune.Hooked
 ---@param source table<string, perilune.Tensor>|perilune.ids|perilune.Sequence
 ---@param opts? {layer?: integer, pos?: integer}
 ---@return perilune.Hook[]
-function edit.freeze_norms(on, source, opts) end
+function pl.edit.freeze_norms(on, source, opts) end
 
 --- Adds scale * vector, with a gate only to rows that lie along that direction by more than threshold.
 ---@param on perilune.Hooked
@@ -194,7 +194,7 @@ function edit.freeze_norms(on, source, opts) end
 ---@param vector perilune.Tensor
 ---@param opts? perilune.EditOptions|{scale?: number, gate?: perilune.Tensor, threshold?: number}
 ---@return perilune.Hook
-function edit.add(on, point, vector, opts) end
+function pl.edit.add(on, point, vector, opts) end
 
 --- Takes a direction, or the space that several span, out of the activation.
 ---@param on perilune.Hooked
@@ -202,7 +202,7 @@ function edit.add(on, point, vector, opts) end
 ---@param directions perilune.Tensor [d] or [n, d]
 ---@param opts? perilune.EditOptions
 ---@return perilune.Hook
-function edit.project_out(on, point, directions, opts) end
+function pl.edit.project_out(on, point, directions, opts) end
 
 --- Keeps the component along a direction of unit length between min and max.
 ---@param on perilune.Hooked
@@ -210,7 +210,7 @@ function edit.project_out(on, point, directions, opts) end
 ---@param direction perilune.Tensor of any length
 ---@param opts perilune.EditOptions|{min?: number, max?: number}
 ---@return perilune.Hook
-function edit.clamp(on, point, direction, opts) end
+function pl.edit.clamp(on, point, direction, opts) end
 
 --- Multiplies what one head adds to the residual stream.
 ---@param on perilune.Hooked
@@ -219,13 +219,13 @@ function edit.clamp(on, point, direction, opts) end
 ---@param factor number
 ---@param opts? {pos?: integer}
 ---@return perilune.Hook
-function edit.scale_head(on, layer, head, factor, opts) end
+function pl.edit.scale_head(on, layer, head, factor, opts) end
 
 --- Heads cannot look from some positions at others.
 ---@param on perilune.Hooked
 ---@param opts {layer?: integer, head?: integer, query?: integer|integer[], key: integer|integer[]} all layers, heads and queries unless named
 ---@return perilune.Hook
-function edit.knock_out(on, opts) end
+function pl.edit.knock_out(on, opts) end
 
 --- The activation goes through a function.
 ---@param on perilune.Hooked
@@ -233,7 +233,7 @@ function edit.knock_out(on, opts) end
 ---@param fn fun(act: perilune.Tensor, at: perilune.HookAt): perilune.Tensor?
 ---@param opts? perilune.EditOptions
 ---@return perilune.Hook
-function edit.splice(on, point, fn, opts) end
+function pl.edit.splice(on, point, fn, opts) end
 
 --- The activation goes through a sparse autoencoder, at its own point unless one is named.
 ---@param on perilune.Hooked
@@ -241,20 +241,20 @@ function edit.splice(on, point, fn, opts) end
 ---@param fn? fun(features: perilune.Tensor, at: perilune.HookAt): perilune.Tensor? as in `Sae:splice`
 ---@param opts? {point?: string, pos?: integer}
 ---@return perilune.Hook
-function edit.splice_sae(on, sae, fn, opts) end
+function pl.edit.splice_sae(on, sae, fn, opts) end
 
 --- Adds steering vectors to the outputs of their layers, at every position unless one is named.
 ---@param on perilune.Hooked
 ---@param vectors perilune.SteeringVectors
 ---@param opts? {scale?: number, layers?: integer[], pos?: integer}
 ---@return perilune.Hook
-function edit.steer(on, vectors, opts) end
+function pl.edit.steer(on, vectors, opts) end
 
 --- What the parts of the residual stream say. Stacks are [component, pos, d_model], or
 --- [component, d_model] at opts.pos, and come with a label for each component; `cache` is from
 --- run_with_cache.
 ---@class perilune.analysis
-local analysis = {}
+pl.analysis = {}
 
 ---@alias perilune.Cache table<string, perilune.Tensor>
 
@@ -265,7 +265,7 @@ local analysis = {}
 ---@param opts? {layer?: integer, mlp_input?: boolean, mode?: "all"|"attn"|"mlp", incl_embeds?: boolean, pos?: integer}
 ---@return perilune.Tensor stack
 ---@return string[] labels "embed", "pos_embed", "0_attn_out", "0_mlp_out", ...
-function analysis.decompose_resid(model, cache, opts) end
+function pl.analysis.decompose_resid(model, cache, opts) end
 
 --- The stream before each block up to `layer`, and at the end.
 ---@param model perilune.Model
@@ -273,7 +273,7 @@ function analysis.decompose_resid(model, cache, opts) end
 ---@param opts? {layer?: integer, incl_mid?: boolean, mlp_input?: boolean, pos?: integer}
 ---@return perilune.Tensor stack
 ---@return string[] labels "0_pre", "0_mid", ..., "final_post"
-function analysis.accumulated_resid(model, cache, opts) end
+function pl.analysis.accumulated_resid(model, cache, opts) end
 
 --- What each head of the blocks before `layer` wrote, without b_O.
 ---@param model perilune.Model
@@ -281,7 +281,7 @@ function analysis.accumulated_resid(model, cache, opts) end
 ---@param opts? {layer?: integer, incl_remainder?: boolean, pos?: integer} incl_remainder: a last component with the rest of the stream
 ---@return perilune.Tensor stack
 ---@return string[] labels "L0H0", ..., "remainder"
-function analysis.stack_head_results(model, cache, opts) end
+function pl.analysis.stack_head_results(model, cache, opts) end
 
 --- The stack as the norm before block `layer` lets it through (n_layers: the final one), scaled as the
 --- whole stream was, times the gain, without the norm's bias.
@@ -290,7 +290,7 @@ function analysis.stack_head_results(model, cache, opts) end
 ---@param stack perilune.Tensor
 ---@param opts? {layer?: integer, mlp_input?: boolean, pos?: integer}
 ---@return perilune.Tensor stack
-function analysis.apply_ln_to_stack(model, cache, stack, opts) end
+function pl.analysis.apply_ln_to_stack(model, cache, stack, opts) end
 
 --- Direct logit attribution: what each component adds to the logit of a token, less that of
 --- opts.incorrect. With what the biases add the components make the logit.
@@ -301,13 +301,13 @@ function analysis.apply_ln_to_stack(model, cache, stack, opts) end
 ---@param opts? {incorrect?: perilune.ids, pos?: integer} pos: the position of a stack that was cut there
 ---@return perilune.Tensor attributions [component, pos] or [component]
 ---@return perilune.Tensor of_biases [1] or [pos]
-function analysis.logit_attrs(model, cache, stack, tokens, opts) end
+function pl.analysis.logit_attrs(model, cache, stack, tokens, opts) end
 
 --- Logits of any stream as if it were the last: the final norm, then W_U.
 ---@param model perilune.Model
 ---@param x perilune.Tensor [..., d_model]
 ---@return perilune.Tensor [..., d_vocab]
-function analysis.unembed(model, x) end
+function pl.analysis.unembed(model, x) end
 
 --- The logits that the stream would give before each block, and at the end.
 ---@param model perilune.Model
@@ -315,28 +315,28 @@ function analysis.unembed(model, x) end
 ---@param opts? {layer?: integer, incl_mid?: boolean, mlp_input?: boolean, pos?: integer}
 ---@return perilune.Tensor [component, pos, d_vocab]
 ---@return string[] labels
-function analysis.logit_lens(model, cache, opts) end
+function pl.analysis.logit_lens(model, cache, opts) end
 
 --- The tokens that a direction speaks for ("unembed") or that bring it ("embed"): {id, value, piece}.
 ---@param model perilune.Model
 ---@param direction perilune.Tensor [d_model]
 ---@param opts? {k?: integer, by?: "unembed"|"embed"}
 ---@return table[]
-function analysis.top_tokens(model, direction, opts) end
+function pl.analysis.top_tokens(model, direction, opts) end
 
 --- Means over queries, [layer, head] each: entropy (nats), distance (tokens back), first, current and
 --- previous (shares of attention).
 ---@param model perilune.Model
 ---@param cache perilune.Cache
 ---@return table<string, perilune.Tensor>
-function analysis.attention_summary(model, cache) end
+function pl.analysis.attention_summary(model, cache) end
 
 --- Where a head of a kind looks in a text: 0 and 1.
 ---@param model perilune.Model
 ---@param prompt perilune.ids
 ---@param kind "previous_token_head"|"duplicate_token_head"|"induction_head"
 ---@return perilune.Tensor [query, key]
-function analysis.detection_pattern(model, prompt, kind) end
+function pl.analysis.detection_pattern(model, prompt, kind) end
 
 --- How far each head looks where a kind looks: the share of its attention ("mul"), or 1 less the mean
 --- difference of a row ("abs").
@@ -345,7 +345,7 @@ function analysis.detection_pattern(model, prompt, kind) end
 ---@param kind string|perilune.Tensor a kind, or [query, key]
 ---@param opts? {exclude_bos?: boolean, exclude_current_token?: boolean, error_measure?: "mul"|"abs"}
 ---@return perilune.Tensor [layer, head]
-function analysis.detect_heads(model, prompt, kind, opts) end
+function pl.analysis.detect_heads(model, prompt, kind, opts) end
 
 --- How the model takes an answer: for each token of it rank (from 0), probability, logit and the
 --- likeliest; the fields of the first stand in the result itself. tostring lists them.
