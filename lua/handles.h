@@ -85,6 +85,9 @@ const int32_t *pl_lua_check_ids(lua_State *L, int arg, const pl_tokenizer *tok, 
  * wrong, a hook's own error included. session_index: the session's userdata. [-0, +0, e] */
 void pl_lua_extend(lua_State *L, int session_index, pl_lua_sequence *const *sequences,
                    const pl_extension *items, size_t n);
+/* The same for pl_session_partial. */
+void pl_lua_partial(lua_State *L, int session_index, pl_lua_sequence *const *sequences,
+                    const pl_partial *items, size_t n, int64_t from_layer, int64_t to_layer);
 
 /* Hooks of one sequence: a fork gets those of its original; a freed one loses its own. */
 void pl_lua_hooks_share(lua_State *L, int session_index, const pl_sequence *from,
@@ -111,6 +114,7 @@ void pl_lua_open_sequence(lua_State *L);
 void pl_lua_open_tokenizer(lua_State *L);
 void pl_lua_open_hooks(lua_State *L);
 void pl_lua_open_sampler(lua_State *L);
+void pl_lua_open_partial(lua_State *L); /* after the sequences, to whose methods it adds */
 void pl_lua_open_export(lua_State *L);  /* after the models, to whose methods it adds */
 void pl_lua_open_weights(lua_State *L); /* likewise */
 void pl_lua_open_tensor_files(lua_State *L);

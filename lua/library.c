@@ -56,6 +56,7 @@ void pl_lua_open_library(lua_State *L) {
     pl_lua_open_sampler(L);
     pl_lua_open_grammar(L);
     pl_lua_open_json_text(L);
+    pl_lua_open_partial(L);
     pl_lua_open_export(L);
     pl_lua_open_weights(L);
     pl_lua_open_tensor_files(L);

@@ -89,8 +89,22 @@ static void tell_collector(lua_State *L, pl_lua_session *s) {
     s->told_bytes = bytes;
 }
 
-void pl_lua_extend(lua_State *L, int session_index, pl_lua_sequence *const *sequences,
-                   const pl_extension *items, size_t n) {
+/* What a pass is asked for. */
+typedef struct job {
+    const pl_extension *extensions;
+    const pl_partial *partials; /* or NULL */
+    size_t n;
+    int64_t from_layer, to_layer; /* of a partial run */
+} job;
+
+static pl_status run(pl_session *session, const job *j, pl_error *err) {
+    return j->partials
+               ? pl_session_partial(session, j->partials, j->n, j->from_layer, j->to_layer, err)
+               : pl_session_extend(session, j->extensions, j->n, err);
+}
+
+static void run_pass(lua_State *L, int session_index, pl_lua_sequence *const *sequences,
+                     const job *j) {
     pl_lua_session *s = pl_lua_check_session(L, session_index);
     luaL_checkstack(L, 16, "a forward pass");
     const pl_lua_session before = *s;
@@ -99,11 +113,11 @@ void pl_lua_extend(lua_State *L, int session_index, pl_lua_sequence *const *sequ
     s->L = L;
     s->tables = lua_gettop(L) - 1;
     s->depth++;
-    for (size_t i = 0; i < n; i++) sequences[i]->busy++;
+    for (size_t i = 0; i < j->n; i++) sequences[i]->busy++;
     pl_error err = {0};
     int top = lua_gettop(L);
-    pl_status status = pl_session_extend(s->session, items, n, &err);
-    for (size_t i = 0; i < n; i++) sequences[i]->busy--;
+    pl_status status = run(s->session, j, &err);
+    for (size_t i = 0; i < j->n; i++) sequences[i]->busy--;
     s->L = before.L;
     s->tables = before.tables;
     s->depth = before.depth;
@@ -113,6 +127,17 @@ void pl_lua_extend(lua_State *L, int session_index, pl_lua_sequence *const *sequ
     if (status != PL_OK) pl_lua_raise(L, &err);
     lua_settop(L, top - 2);
     tell_collector(L, s);
+}
+
+void pl_lua_extend(lua_State *L, int session_index, pl_lua_sequence *const *sequences,
+                   const pl_extension *items, size_t n) {
+    run_pass(L, session_index, sequences, &(job){.extensions = items, .n = n});
+}
+
+void pl_lua_partial(lua_State *L, int session_index, pl_lua_sequence *const *sequences,
+                    const pl_partial *items, size_t n, int64_t from_layer, int64_t to_layer) {
+    const job j = {NULL, items, n, from_layer, to_layer};
+    run_pass(L, session_index, sequences, &j);
 }
 
 /* -- methods ------------------------------------------------------------------------------- */

@@ -144,9 +144,17 @@ static pl_status block(pl_pass *p, int layer, pl_tensor *residual) {
     return add(p, layer, PL_MLP, residual, &mlp_out);
 }
 
+pl_status pl_position(pl_pass *p) {
+    const pl_config *config = &p->model->config;
+    if (config->positions != PL_POSITIONS_ROTARY) return PL_OK;
+    return pl_op_rotations(&p->call, &p->rotations, p->positions, p->n_rows,
+                           p->model->rope_frequencies, config->rope_dims / 2);
+}
+
 pl_status pl_embed(pl_pass *p, pl_tensor *residual) {
     const pl_config *config = &p->model->config;
     const pl_weights *w = &p->model->weights;
+    TRY(pl_position(p));
     TRY(pl_op_embed(&p->call, residual, &w->embed, p->tokens, p->n_rows));
     TRY(pl_tap(p, PL_HOOK_EMBED, OUTSIDE, residual));
     if (config->positions == PL_POSITIONS_LEARNED) {
@@ -154,10 +162,6 @@ pl_status pl_embed(pl_pass *p, pl_tensor *residual) {
         TRY(pl_op_embed(&p->call, &positions, &w->positions, p->positions, p->n_rows));
         TRY(pl_tap(p, PL_HOOK_POS_EMBED, OUTSIDE, &positions));
         TRY(pl_op_add_rows_(&p->call, residual, &positions));
-    }
-    if (config->positions == PL_POSITIONS_ROTARY) {
-        TRY(pl_op_rotations(&p->call, &p->rotations, p->positions, p->n_rows,
-                            p->model->rope_frequencies, config->rope_dims / 2));
     }
     return config->norm_embed ? normalize(p, NULL, OUTSIDE, residual, residual, &w->norm_embed)
                               : PL_OK;

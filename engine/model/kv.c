@@ -86,9 +86,9 @@ pl_status pl_page_table_reserve(pl_page_table *table, pl_page_pool *pool, int64_
 }
 
 pl_status pl_page_table_own(pl_page_table *table, pl_page_pool *pool, int64_t from, int64_t to,
-                            pl_error *err) {
+                            pl_layers layers, pl_error *err) {
     for (int64_t i = from / PL_PAGE_POSITIONS; i * PL_PAGE_POSITIONS < to; i++) {
-        for (int64_t l = 0; l < pool->n_layers; l++) {
+        for (int64_t l = layers.from; l < layers.to; l++) {
             pl_page **place = &table->pages[l * table->capacity + i];
             if ((*place)->refs == 1) continue;
             pl_page *page = page_take(pool);

@@ -44,9 +44,13 @@ typedef struct pl_page_table {
 /* Pages for positions [0, n). PL_ERR_MEMORY leaves what was there. */
 pl_status pl_page_table_reserve(pl_page_table *table, pl_page_pool *pool, int64_t n, pl_error *err);
 
-/* Makes the pages that hold positions [from, to) the table's own, copying shared ones. */
+/* Makes the pages that hold positions [from, to) of some layers the table's own, copying shared
+ * ones. */
+typedef struct pl_layers {
+    int64_t from, to; /* from <= l < to */
+} pl_layers;
 pl_status pl_page_table_own(pl_page_table *table, pl_page_pool *pool, int64_t from, int64_t to,
-                            pl_error *err);
+                            pl_layers layers, pl_error *err);
 
 /* Another table over the first n positions' pages. */
 pl_status pl_page_table_share(pl_page_table *out, const pl_page_table *table, pl_page_pool *pool,

@@ -51,6 +51,9 @@ typedef struct pl_pass {
  */
 pl_status pl_forward(pl_pass *p, int64_t from_layer, int64_t to_layer, pl_tensor *residual);
 
+/* What the layers need to know of the rows' positions; pl_embed calls it. */
+pl_status pl_position(pl_pass *p);
+
 /* What comes before the layers, and after: residual is made; logits [n_logit_rows, d_vocab] are
  * written where logits->data says, or made. Only rows that need logits pass the unembedding, and
  * from there on they are the rows of the pass. */
@@ -92,6 +95,8 @@ pl_status pl_tap_mlp_in(pl_pass *p, int layer, pl_tensor *in, const pl_tensor *r
 /* Shows each head's share of out = z W_O + b_O and, where changed, puts their sum into out.
  * z [n_rows, n_heads * d_head], out [n_rows, d_model]. */
 pl_status pl_tap_results(pl_pass *p, int layer, pl_tensor *out, const pl_tensor *z);
+
+pl_page_pool *pl_session_pool(pl_session *session);
 
 /* PL_ERR_INTERRUPTED when the session's owner asks to stop. */
 pl_status pl_pass_poll(pl_pass *p);

@@ -94,6 +94,10 @@ pl_hooks *pl_session_hooks(pl_session *session) {
     return session->hooks;
 }
 
+pl_page_pool *pl_session_pool(pl_session *session) {
+    return &session->pool;
+}
+
 const pl_session_options *pl_session_get_options(const pl_session *session) {
     return &session->options;
 }
@@ -222,20 +226,19 @@ pl_status pl_sequence_reserve(pl_sequence *seq, int64_t n, pl_error *err) {
 
 /* -- extending ------------------------------------------------------------------------------ */
 
-static pl_status check_item(const pl_session *session, const pl_extension *item, pl_error *err) {
-    const pl_sequence *seq = item->seq;
-    int64_t d_vocab = session->model->config.d_vocab, n_ctx = session->options.n_ctx;
-    if (seq->session != session) {
-        return pl_fail(err, PL_ERR_ARGUMENT, "the sequences of one call must share a session");
-    }
-    pl_status status = check_idle(seq, err);
-    if (status != PL_OK) return status;
-    if (item->n < 1) return pl_fail(err, PL_ERR_ARGUMENT, "no tokens: expected at least one");
-    if (item->n > n_ctx - seq->length) {
-        return pl_fail(err, PL_ERR_ARGUMENT,
-                       "%lld tokens after %lld do not fit the context of %lld positions (n_ctx)",
-                       (long long)item->n, (long long)seq->length, (long long)n_ctx);
-    }
+/* What one call asks for: whole extensions, or partial runs. */
+typedef struct work {
+    const pl_extension *extensions;
+    const pl_partial *partials; /* or NULL */
+    size_t n_items;
+    pl_layers layers;
+} work;
+
+static const pl_extension *work_item(const work *w, size_t i) {
+    return w->partials ? &w->partials[i].rows : &w->extensions[i];
+}
+
+static pl_status check_tokens(const pl_extension *item, int64_t d_vocab, pl_error *err) {
     for (int64_t i = 0; i < item->n; i++) {
         if (item->tokens[i] < 0 || item->tokens[i] >= d_vocab) {
             return pl_fail(err, PL_ERR_ARGUMENT, "token id %d at index %lld: expected 0 to %lld",
@@ -245,15 +248,46 @@ static pl_status check_item(const pl_session *session, const pl_extension *item,
     return PL_OK;
 }
 
+static pl_status check_item(const pl_session *session, const pl_extension *item, pl_error *err) {
+    const pl_sequence *seq = item->seq;
+    int64_t d_vocab = session->model->config.d_vocab, n_ctx = session->options.n_ctx;
+    if (seq->session != session) {
+        return pl_fail(err, PL_ERR_ARGUMENT, "the sequences of one call must share a session");
+    }
+    pl_status status = check_idle(seq, err);
+    if (status != PL_OK) return status;
+    if (item->n < 1) return pl_fail(err, PL_ERR_ARGUMENT, "no tokens: expected at least one");
+    if (!item->tokens) {
+        if (item->n <= seq->length) return PL_OK;
+        return pl_fail(err, PL_ERR_ARGUMENT, "n = %lld: the sequence holds %lld positions",
+                       (long long)item->n, (long long)seq->length);
+    }
+    if (item->n > n_ctx - seq->length) {
+        return pl_fail(err, PL_ERR_ARGUMENT,
+                       "%lld tokens after %lld do not fit the context of %lld positions (n_ctx)",
+                       (long long)item->n, (long long)seq->length, (long long)n_ctx);
+    }
+    return check_tokens(item, d_vocab, err);
+}
+
+static pl_status check_partial(const work *w, const pl_partial *item, pl_error *err) {
+    if (!item->residual && w->layers.from > 0) {
+        return pl_fail(err, PL_ERR_ARGUMENT, "layer %lld needs a residual stream to start from",
+                       (long long)w->layers.from);
+    }
+    return PL_OK;
+}
+
 /* Memory and pages of its own for what is to come; the length stays. */
-static pl_status prepare_item(const pl_extension *item, pl_error *err) {
+static pl_status prepare_item(const work *w, const pl_extension *item, pl_error *err) {
     pl_sequence *seq = item->seq;
-    int64_t end = seq->length + item->n;
+    int64_t end = seq->start_length + item->n;
     pl_status status = pl_sequence_reserve(seq, end, err);
     if (status != PL_OK) return status;
-    status = pl_page_table_own(&seq->table, &seq->session->pool, seq->length, end, err);
-    if (status != PL_OK) return status;
-    memcpy(seq->tokens + seq->length, item->tokens, (size_t)item->n * sizeof *seq->tokens);
+    status =
+        pl_page_table_own(&seq->table, &seq->session->pool, seq->start_length, end, w->layers, err);
+    if (status != PL_OK || !item->tokens) return status;
+    memcpy(seq->tokens + seq->start_length, item->tokens, (size_t)item->n * sizeof *seq->tokens);
     return PL_OK;
 }
 
@@ -266,9 +300,11 @@ typedef struct cursor {
 /* The rows of one pass, and where the logits of each span go. */
 typedef struct chunk {
     pl_pass pass;
+    const work *work;
     pl_span *spans, *logit_spans;
     int32_t *tokens, *positions, *logit_rows;
     float **logits; /* [n_logit_spans] */
+    cursor first;   /* of the first span */
 } chunk;
 
 static bool chunk_alloc(chunk *c, pl_arena *arena, size_t n_spans, size_t n_rows) {
@@ -287,7 +323,7 @@ static void chunk_add(chunk *c, const pl_extension *item, int64_t offset, int64_
     int64_t d_vocab = p->model->config.d_vocab;
     pl_span span = {item->seq, p->n_rows, n, item->seq->length};
     for (int64_t i = 0; i < n; i++) {
-        c->tokens[p->n_rows + i] = item->tokens[offset + i];
+        c->tokens[p->n_rows + i] = item->seq->tokens[item->seq->start_length + offset + i];
         c->positions[p->n_rows + i] = (int32_t)(span.first_pos + i);
     }
     int64_t first = n; /* of the rows that get logits */
@@ -308,11 +344,11 @@ static void chunk_add(chunk *c, const pl_extension *item, int64_t offset, int64_
 
 /* Fills a chunk with rows from the cursor on. Without a causal mask a position sees its whole call,
  * so that an item is never cut. */
-static void chunk_fill(chunk *c, const pl_extension *items, size_t n_items, int64_t most,
-                       cursor *at) {
+static void chunk_fill(chunk *c, int64_t most, cursor *at) {
     bool causal = c->pass.model->config.causal;
-    while (at->item < n_items) {
-        const pl_extension *item = &items[at->item];
+    c->first = *at;
+    while (at->item < c->work->n_items) {
+        const pl_extension *item = work_item(c->work, at->item);
         int64_t n = item->n - at->offset, room = most - c->pass.n_rows;
         if (room <= 0 || (n > room && !causal && c->pass.n_rows > 0)) return;
         if (n > room && causal) n = room;
@@ -343,36 +379,67 @@ static pl_status unembed_chunk(chunk *c, const pl_tensor *residual) {
     return PL_OK;
 }
 
+/* Visits the part of the callers' residual streams that belongs to each span; in: into the pass. */
+static void copy_residual(const chunk *c, pl_tensor *residual, bool in) {
+    size_t d_model = (size_t)c->pass.model->config.d_model;
+    cursor at = c->first;
+    for (int64_t i = 0; i < c->pass.n_spans && c->work->partials; i++) {
+        const pl_partial *item = &c->work->partials[at.item++];
+        float *here = (float *)residual->data + (size_t)c->spans[i].first_row * d_model;
+        size_t bytes = (size_t)c->spans[i].n_rows * d_model * sizeof *here;
+        size_t offset = (size_t)at.offset * d_model;
+        if (in && item->residual) memcpy(here, item->residual + offset, bytes);
+        if (!in && item->out) memcpy(item->out + offset, here, bytes);
+        at.offset = 0; /* only the first span may continue an item */
+    }
+}
+
+/* What enters the first layer: the embedding, or what the caller gives for all or some items. */
+static pl_status enter(chunk *c, pl_tensor *residual) {
+    pl_pass *p = &c->pass;
+    pl_status status = PL_OK;
+    if (c->work->layers.from == 0) {
+        status = pl_embed(p, residual);
+    } else {
+        int64_t shape[] = {p->n_rows, p->model->config.d_model};
+        status = pl_call_tensor(&p->call, residual, PL_F32, 2, shape);
+        if (status == PL_OK) status = pl_position(p);
+    }
+    if (status == PL_OK) copy_residual(c, residual, true);
+    return status;
+}
+
 static pl_status chunk_run(chunk *c) {
     pl_pass *p = &c->pass;
+    pl_layers layers = c->work->layers;
     pl_tensor residual;
     p->spans = c->spans;
     p->logit_spans = c->logit_spans;
     p->tokens = c->tokens;
     p->positions = c->positions;
     p->logit_rows = c->logit_rows;
-    int64_t n_rows = p->n_rows, n_layers = p->model->config.n_layers;
-    pl_status status = pl_embed(p, &residual);
-    if (status == PL_OK) status = pl_forward(p, 0, n_layers, &residual);
+    int64_t n_rows = p->n_rows;
+    pl_status status = enter(c, &residual);
+    if (status == PL_OK) status = pl_forward(p, layers.from, layers.to, &residual);
+    if (status == PL_OK) copy_residual(c, &residual, false);
     if (status == PL_OK && p->n_logit_rows) status = unembed_chunk(c, &residual);
 
     pl_session_counters *counters = &p->session->counters;
     counters->passes++;
     counters->rows += (uint64_t)n_rows;
-    counters->layer_rows += (uint64_t)(n_rows * n_layers);
+    counters->layer_rows += (uint64_t)(n_rows * (layers.to - layers.from));
     counters->weight_bytes += p->call.weight_bytes;
     return status;
 }
 
 /* One pass over as many rows as n_batch allows, from the cursor on. */
-static pl_status extend_chunk(pl_session *session, const pl_extension *items, size_t n_items,
-                              cursor *at, pl_error *err) {
+static pl_status run_chunk(pl_session *session, const work *w, cursor *at, pl_error *err) {
     const pl_session_options *o = &session->options;
     pl_arena *arena = &session->arenas[session->depth];
     pl_arena_reset(arena);
     size_t most = (size_t)o->n_batch;
-    if (!session->model->config.causal && (size_t)items[at->item].n > most) {
-        most = (size_t)items[at->item].n;
+    if (!session->model->config.causal && (size_t)work_item(w, at->item)->n > most) {
+        most = (size_t)work_item(w, at->item)->n;
     }
     chunk c = {.pass = {.call = {.kernels = session->kernels,
                                  .n_threads = o->n_threads,
@@ -382,11 +449,12 @@ static pl_status extend_chunk(pl_session *session, const pl_extension *items, si
                         .session = session,
                         .pool = &session->pool,
                         .hooks = session->hooks,
-                        .check_finite = o->check_finite}};
-    if (!chunk_alloc(&c, arena, n_items - at->item, most)) {
+                        .check_finite = o->check_finite},
+               .work = w};
+    if (!chunk_alloc(&c, arena, w->n_items - at->item, most)) {
         return pl_fail(err, PL_ERR_MEMORY, "out of memory for the rows of a pass");
     }
-    chunk_fill(&c, items, n_items, (int64_t)most, at);
+    chunk_fill(&c, (int64_t)most, at);
     int64_t n_spans = c.pass.n_spans; /* the unembedding narrows the pass's own */
     session->depth++;
     pl_status status = chunk_run(&c);
@@ -399,34 +467,53 @@ static pl_status extend_chunk(pl_session *session, const pl_extension *items, si
     return PL_OK;
 }
 
-static void set_busy(const pl_extension *items, size_t n_items, bool busy) {
-    for (size_t i = 0; i < n_items; i++) items[i].seq->busy = busy;
+static pl_status run_chunks(pl_session *session, const work *w, pl_error *err) {
+    pl_status status = PL_OK;
+    for (size_t i = 0; i < w->n_items; i++) work_item(w, i)->seq->busy = true;
+    for (cursor at = {0}; at.item < w->n_items && status == PL_OK;) {
+        status = run_chunk(session, w, &at, err);
+    }
+    for (size_t i = 0; i < w->n_items; i++) work_item(w, i)->seq->busy = false;
+    return status;
 }
 
-pl_status pl_session_extend(pl_session *session, const pl_extension *items, size_t n_items,
-                            pl_error *err) {
+/* Item i of the call may be run. */
+static pl_status check_work(pl_session *session, const work *w, size_t i, pl_error *err) {
+    const pl_extension *item = work_item(w, i);
     if (session->depth == MAX_DEPTH) {
         return pl_fail(err, PL_ERR_STATE, "hooks run passes within passes more than %d deep",
                        MAX_DEPTH - 1);
     }
-    for (size_t i = 0; i < n_items; i++) {
-        pl_status status = check_item(session, &items[i], err);
-        for (size_t j = 0; j < i && status == PL_OK; j++) {
-            if (items[j].seq == items[i].seq) {
-                status = pl_fail(err, PL_ERR_ARGUMENT, "items %zu and %zu name one sequence", j, i);
-            }
+    pl_status status = check_item(session, item, err);
+    if (status == PL_OK && w->partials) status = check_partial(w, &w->partials[i], err);
+    for (size_t j = 0; j < i && status == PL_OK; j++) {
+        if (work_item(w, j)->seq == item->seq) {
+            status = pl_fail(err, PL_ERR_ARGUMENT, "items %zu and %zu name one sequence", j, i);
         }
-        if (status == PL_OK) status = prepare_item(&items[i], err);
-        if (status != PL_OK)
-            return n_items > 1 ? pl_error_prefix(err, status, "item %zu", i) : status;
-        items[i].seq->start_length = items[i].seq->length;
     }
-    set_busy(items, n_items, true);
-    pl_status status = PL_OK;
-    for (cursor at = {0}; at.item < n_items && status == PL_OK;) {
-        status = extend_chunk(session, items, n_items, &at, err);
+    return status;
+}
+
+static pl_status in_item(const work *w, size_t i, pl_status status, pl_error *err) {
+    return w->n_items > 1 ? pl_error_prefix(err, status, "item %zu", i) : status;
+}
+
+pl_status pl_session_extend(pl_session *session, const pl_extension *items, size_t n_items,
+                            pl_error *err) {
+    const work w = {
+        .extensions = items, .n_items = n_items, .layers = {0, session->model->config.n_layers}};
+    for (size_t i = 0; i < n_items; i++) {
+        pl_status status = check_work(session, &w, i, err);
+        if (status == PL_OK && !items[i].tokens) {
+            status = pl_fail(err, PL_ERR_ARGUMENT, "no tokens: expected at least one");
+        }
+        if (status == PL_OK) {
+            items[i].seq->start_length = items[i].seq->length;
+            status = prepare_item(&w, &items[i], err);
+        }
+        if (status != PL_OK) return in_item(&w, i, status, err);
     }
-    set_busy(items, n_items, false);
+    pl_status status = run_chunks(session, &w, err);
     for (size_t i = 0; i < n_items; i++) {
         if (status != PL_OK) items[i].seq->length = items[i].seq->start_length;
         if (items[i].seq->freed) pl_sequence_free(items[i].seq);
@@ -438,4 +525,73 @@ pl_status pl_sequence_extend(pl_sequence *seq, const int32_t *tokens, int64_t n,
                              float *logits, pl_error *err) {
     pl_extension item = {seq, tokens, n, which, logits};
     return pl_session_extend(seq->session, &item, 1, err);
+}
+
+/* -- partial runs --------------------------------------------------------------------------- */
+
+/* What a sequence held before a partial run, which writes into a table of its own. */
+typedef struct held {
+    bool begun;
+    pl_page_table table;
+    int64_t length;
+} held;
+
+static pl_status begin_partial(const work *w, size_t i, held *before, pl_error *err) {
+    const pl_extension *item = work_item(w, i);
+    pl_sequence *seq = item->seq;
+    pl_page_table scratch;
+    pl_status status =
+        pl_page_table_share(&scratch, &seq->table, &seq->session->pool, seq->length, err);
+    if (status != PL_OK) return status;
+    *before = (held){true, seq->table, seq->length};
+    seq->table = scratch;
+    seq->start_length = item->tokens ? seq->length : seq->length - item->n;
+    seq->length = seq->start_length;
+    return prepare_item(w, item, err);
+}
+
+static void end_partial(const work *w, size_t i, const held *before) {
+    pl_sequence *seq = work_item(w, i)->seq;
+    if (!before->begun) return;
+    pl_page_table_clear(&seq->table, &seq->session->pool);
+    seq->table = before->table;
+    seq->length = before->length;
+    if (seq->freed) pl_sequence_free(seq);
+}
+
+static pl_status check_layers(const pl_session *session, const work *w, pl_error *err) {
+    int64_t n_layers = session->model->config.n_layers;
+    pl_layers layers = w->layers;
+    if (layers.from < 0 || layers.from > layers.to || layers.to > n_layers) {
+        return pl_fail(err, PL_ERR_ARGUMENT, "layers %lld to %lld: expected 0 to %lld, ascending",
+                       (long long)layers.from, (long long)layers.to, (long long)n_layers);
+    }
+    for (size_t i = 0; i < w->n_items; i++) {
+        if (work_item(w, i)->which != PL_LOGITS_NONE && layers.to < n_layers) {
+            return pl_fail(err, PL_ERR_ARGUMENT, "logits need all layers, up to %lld",
+                           (long long)n_layers);
+        }
+    }
+    return PL_OK;
+}
+
+pl_status pl_session_partial(pl_session *session, const pl_partial *items, size_t n_items,
+                             int64_t from_layer, int64_t to_layer, pl_error *err) {
+    const work w = {.partials = items, .n_items = n_items, .layers = {from_layer, to_layer}};
+    pl_status status = check_layers(session, &w, err);
+    if (status != PL_OK || n_items == 0) return status;
+    held *before = calloc(n_items, sizeof *before);
+    if (!before) return pl_fail(err, PL_ERR_MEMORY, "out of memory for partial runs");
+    for (size_t i = 0; i < n_items && status == PL_OK; i++) {
+        status = check_work(session, &w, i, err);
+        if (status != PL_OK) status = in_item(&w, i, status, err);
+    }
+    for (size_t i = 0; i < n_items && status == PL_OK; i++) {
+        status = begin_partial(&w, i, &before[i], err);
+        if (status != PL_OK) status = in_item(&w, i, status, err);
+    }
+    if (status == PL_OK) status = run_chunks(session, &w, err);
+    for (size_t i = 0; i < n_items; i++) end_partial(&w, i, &before[i]);
+    free(before);
+    return status;
 }

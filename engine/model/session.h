@@ -92,8 +92,33 @@ typedef struct pl_extension {
     float *logits;
 } pl_extension;
 
+/* Keys and values of positions [pos, pos + n) of one layer as float32 [n, n_kv_heads, d_head], as
+ * they are held: keys rotated, both rounded to kv_dtype. Setting changes this sequence only, and
+ * what it computes from now on; keys or values may be NULL.
+ * PL_ERR_ARGUMENT: no such layer or positions. PL_ERR_STATE: a pass is running over it. */
+pl_status pl_sequence_get_kv(const pl_sequence *seq, int64_t layer, int64_t pos, int64_t n,
+                             float *keys, float *values, pl_error *err);
+pl_status pl_sequence_set_kv(pl_sequence *seq, int64_t layer, int64_t pos, int64_t n,
+                             const float *keys, const float *values, pl_error *err);
+
 /* Several sequences at once, in one pass as long as n_batch allows. All or none advance. */
 pl_status pl_session_extend(pl_session *session, const pl_extension *items, size_t n_items,
                             pl_error *err);
+
+/* Rows of a run through some of the layers. */
+typedef struct pl_partial {
+    pl_extension rows;     /* tokens NULL: the last n that the sequence holds are run again */
+    const float *residual; /* [n, d_model] that enters the first layer run; NULL: the embedding,
+                              only where that layer is 0 */
+    float *out;            /* [n, d_model]: the residual stream after the last one, or NULL */
+} pl_partial;
+
+/* Runs layers from_layer <= l < to_layer of several sequences, together as pl_session_extend does.
+ * Layers that are not run, and positions before the rows, have the keys and values that the
+ * sequence holds. Nothing is kept: no sequence advances, and each has the keys and values that it
+ * had. Logits need to_layer == n_layers.
+ * Errors: as pl_session_extend; PL_ERR_ARGUMENT for layers or rows that are not there. */
+pl_status pl_session_partial(pl_session *session, const pl_partial *items, size_t n_items,
+                             int64_t from_layer, int64_t to_layer, pl_error *err);
 
 #endif

@@ -17,9 +17,11 @@ return function(pl, core)
 
   function Model:sequence() return self.default_session:sequence() end
 
-  function Model:forward(prompt)
+  function Model:forward(prompt, opts)
+    opts = pl.check_options("forward", opts, { "stop_at_layer" })
     local seq <close> = self:sequence()
-    return seq:extend(prompt, { logits = "all" })
+    if opts.stop_at_layer == nil then return seq:extend(prompt, { logits = "all" }) end
+    return pl.partial({ { seq, prompt, logits = "none" }, to_layer = opts.stop_at_layer })[1]
   end
 
   -- The k largest of a [d_vocab] tensor with their pieces: {id, piece, value}, the best first.

@@ -39,6 +39,16 @@ function pl.load_tokenizer(path) end
 ---@return table logits of each item, false where none were asked for
 function pl.extend(items) end
 
+--- Runs rows of several sequences through layers `from_layer` (0) to `to_layer` - 1 (all), in one
+--- pass. Each item is {seq, ids} for tokens after those held, or {seq, n = rows} for the last `n`
+--- positions held, all unless said otherwise, again; `residual` [rows, d_model] is what enters the
+--- first layer, needed where `from_layer` is above 0. Layers that are not run, and positions before
+--- the rows, have the keys and values that the sequence holds. Nothing is kept: no sequence
+--- advances, and each holds afterwards what it held.
+---@param items table list of {seq, ids?, n?, residual?, logits?: "last"|"all"|"none"}; from_layer, to_layer
+---@return perilune.Tensor[] results logits [d_vocab] or [pos, d_vocab]; where none are asked for, or `to_layer` is not the last, the residual stream [pos, d_model] after the last layer run
+function pl.partial(items) end
+
 --- Copies of a sequence, which share what they have in common.
 ---@param seq perilune.Sequence
 ---@param n? integer 1 unless said otherwise
@@ -109,8 +119,9 @@ function Model:sequence() end
 
 --- The logits of every position of a prompt; nothing is kept.
 ---@param prompt perilune.ids
+---@param opts? {stop_at_layer?: integer} instead of logits: the residual stream [pos, d_model] that enters that layer; no later layer is run
 ---@return perilune.Tensor logits [pos, d_vocab]
-function Model:forward(prompt) end
+function Model:forward(prompt, opts) end
 
 --- Continues a prompt: an iterator that gives one token a call.
 ---@param prompt perilune.ids
@@ -255,6 +266,23 @@ function Sequence:text(opts) end
 --- Memory for n positions in all, so that extending to there allocates nothing.
 ---@param n integer
 function Sequence:reserve(n) end
+
+--- Copies of the keys and values that a layer holds, as float32 [pos, kv_head, d_head]; keys are
+--- rotated already.
+---@param layer integer
+---@return perilune.Tensor keys
+---@return perilune.Tensor values
+function Sequence:kv(layer) end
+
+--- Puts rows [n, kv_head, d_head] in the place of those held from position `pos` on. What this
+--- sequence computes from now on sees them; forks made before keep theirs. A failed call changes
+--- nothing.
+---@param layer integer
+---@param pos integer negative from the end
+---@param keys perilune.Tensor? nil leaves the keys
+---@param values perilune.Tensor? nil leaves the values
+---@return perilune.Sequence self
+function Sequence:set_kv(layer, pos, keys, values) end
 
 --- As `Model:hook`, for this sequence and its forks only.
 ---@param point string
