@@ -111,7 +111,6 @@ if args.html then
     } }
   page:heading("What each part adds to the logit of the token that comes next")
   page:heat { name = "logit", values = speaks, rows = names, columns = pairs_of_tokens, format = "%.2f",
-    diverging = true,
-    row_name = "part", column_name = "token" }
+    diverging = true, row_name = "part", column_name = "token" }
   cli.write_page(args, page)
 end

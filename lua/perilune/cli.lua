@@ -47,12 +47,27 @@ local function join_labels(parser)
   end
 end
 
+-- The words with numbers below 0 joined to the options before them, which argparse takes for options
+-- otherwise: --pos -1 becomes --pos=-1.
+local function join_numbers(words)
+  local list = {}
+  for _, word in ipairs(words) do
+    local option = list[#list]
+    if word:find("^%-%.?%d") and option and option:find("^%-%-?%a[%w-]*$") then
+      list[#list] = option .. (option:find("^%-%-") and "=" or "") .. word
+    else
+      list[#list + 1] = word
+    end
+  end
+  return list
+end
+
 --- The arguments; a mistake ends the script with status 2 and the usage.
 ---@param parser table
 ---@return table args by name
 function cli.parse(parser)
   join_labels(parser)
-  local good, args = parser:pparse(_G.arg)
+  local good, args = parser:pparse(join_numbers(_G.arg))
   if not good then cli.usage("%s\n%s", args, parser:get_usage()) end
   if args.seed then math.randomseed(args.seed) end
   return args

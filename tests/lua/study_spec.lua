@@ -219,6 +219,14 @@ describe("the programs that look inside", function()
     assert.are.equal(2 + 2 * model.config.n_layers, parts)
   end)
 
+  with_model("take numbers below 0 as they are typed", function()
+    local text = "The king said to the queen"
+    local out = run("one_head", { "--pos", "-2", "-l", "-1", text })
+    assert.is_truthy(out:find("^[^\n]*\nlayer 7, head %d; the token that asks: 4 "), out)
+    assert.are.equal(out, (run("one_head", { "--pos=-2", "--layer", "7", text })))
+    assert.is_truthy(run("steer", { "--strengths", "-0.5,0", "-n", "2" }):find("\n +-0%.5 +moved"))
+  end)
+
   -- Steps and the largest difference that layer_walk shows.
   local function walk(args)
     local out = run("layer_walk", args)
