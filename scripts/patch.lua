@@ -46,7 +46,7 @@ if #differing == 0 then cli.usage("the prompts are the same") end
 
 local points = { "resid_pre", "attn_out", "mlp_out" }
 local clean_logits, cache = model:run_with_cache(clean, { "resid_pre", "attn_out", "mlp_out", "z" })
-local corrupted_logits = model:forward(corrupted)
+local corrupted_logits, streams = model:run_with_cache(corrupted, "resid_pre")
 
 local answer = args.answer and model:to_single_token(args.answer) or clean_logits[-1]:argmax()
 local wrong = args.wrong and model:to_single_token(args.wrong) or corrupted_logits[-1]:argmax()
@@ -58,19 +58,21 @@ local function difference(logits) return logits[answer] - logits[wrong] end
 local best, worst = difference(clean_logits[-1]), difference(corrupted_logits[-1])
 local function recovered(logits) return (difference(logits) - worst) / (best - worst) end
 
--- Runs the corrupted prompt once for each of a list of {layer, pos, head}, side by side as many as fit
--- into one pass: every sequence has an edit of its own.
+-- Runs the corrupted prompt once for each of a list of {layer, pos, head} of one layer, side by side as
+-- many as fit into one pass: every sequence has an edit of its own. Layers before change nothing and
+-- are left out.
 local side_by_side = math.max(1, model.default_session.n_batch // #corrupted)
-local function run_each(point, places)
+local function run_each(point, layer, places)
   local values = {}
+  local entering = streams[("blocks.%d.hook_resid_pre"):format(layer)]
   for first = 1, #places, side_by_side do
-    local items = {}
+    local items = { from_layer = layer }
     for i = first, math.min(#places, first + side_by_side - 1) do
       local seq = model:sequence()
       pl.edit.patch(seq, point, cache, places[i])
-      items[#items + 1] = { seq, corrupted, logits = "last" }
+      items[#items + 1] = { seq, corrupted, residual = entering, logits = "last" }
     end
-    for _, logits in ipairs(pl.extend(items)) do values[#values + 1] = recovered(logits) end
+    for _, logits in ipairs(pl.partial(items)) do values[#values + 1] = recovered(logits) end
     for _, item in ipairs(items) do item[1]:close() end
   end
   return values
@@ -83,7 +85,7 @@ local function sweep(point, what, n)
   for layer = 0, config.n_layers - 1 do
     local places = {}
     for i = 1, n do places[i] = { layer = layer, [what] = i - 1 } end
-    rows[layer + 1] = run_each(point, places)
+    rows[layer + 1] = run_each(point, layer, places)
     show((layer + 1) / config.n_layers, ("%s, layer %d"):format(point, layer))
   end
   finish()
