@@ -92,6 +92,10 @@ void pl_lua_partial(lua_State *L, int session_index, pl_lua_sequence *const *seq
 /* Hooks of one sequence: a fork gets those of its original; a freed one loses its own. */
 void pl_lua_hooks_share(lua_State *L, int session_index, const pl_sequence *from,
                         const pl_sequence *to);
+/* The states that hooks keep for one sequence, copied for another. May raise what a copying
+ * function of the script raises. */
+void pl_lua_hooks_clone_states(lua_State *L, int session_index, const pl_sequence *from,
+                               const pl_sequence *to);
 void pl_lua_hooks_drop(lua_State *L, int session_index, const pl_sequence *seq);
 /* All hooks of a session. */
 void pl_lua_hooks_reset(lua_State *L, int session_index);

@@ -6,6 +6,7 @@
 
 #include "../engine/base/error.h"
 #include "common.h"
+#include "folders.h"
 #include "handles.h"
 #include "interrupt.h"
 
@@ -46,6 +47,8 @@ void pl_lua_open_library(lua_State *L) {
     static const luaL_Reg functions[] = {{"nearest", nearest},
                                          {"clock", wall_clock},
                                          {"clear_interrupt", clear_interrupt},
+                                         {"list_folder", pl_lua_list_folder},
+                                         {"make_folder", pl_lua_make_folder},
                                          {NULL, NULL}};
     luaL_setfuncs(L, functions, 0);
     pl_lua_open_model(L);

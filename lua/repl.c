@@ -2,7 +2,6 @@
  * session itself is lua/perilune/interactive.lua. */
 #include "repl.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <lauxlib.h>
 #include <poll.h>
@@ -12,13 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include <readline/history.h>
 #include <readline/readline.h>
 
+#include "folders.h"
 #include "interrupt.h"
 
 /* -- lines ---------------------------------------------------------------------------------- */
@@ -212,37 +211,6 @@ static int host_width(lua_State *L) {
     return 1;
 }
 
-/* list(folder) -> names in it, folders with a slash at the end; nil when it cannot be read */
-static int host_list(lua_State *L) {
-    const char *folder = luaL_checkstring(L, 1);
-    lua_newtable(L); /* first: memory may run out here, before the folder is open */
-    DIR *dir = opendir(folder);
-    if (!dir) {
-        luaL_pushfail(L);
-        return 1;
-    }
-    struct stat info;
-    lua_Integer n = 0;
-    for (struct dirent *entry; (entry = readdir(dir));) {
-        const char *name = entry->d_name;
-        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
-        bool is_folder = fstatat(dirfd(dir), name, &info, 0) == 0 && S_ISDIR(info.st_mode);
-        lua_pushfstring(L, "%s%s", name, is_folder ? "/" : "");
-        lua_rawseti(L, -2, ++n);
-    }
-    closedir(dir);
-    return 1;
-}
-
-/* make_folder(path) -> whether it is there now */
-static int host_make_folder(lua_State *L) {
-    const char *path = luaL_checkstring(L, 1);
-    struct stat info;
-    mkdir(path, 0700);
-    lua_pushboolean(L, stat(path, &info) == 0 && S_ISDIR(info.st_mode));
-    return 1;
-}
-
 /* clear_interrupt() -> whether Ctrl-C had been pressed */
 static int host_clear_interrupt(lua_State *L) {
     lua_pushboolean(L, pl_lua_interrupt_clear());
@@ -256,8 +224,8 @@ int pl_lua_open_host(lua_State *L) {
                                          {"save", host_save},
                                          {"is_terminal", host_is_terminal},
                                          {"width", host_width},
-                                         {"list", host_list},
-                                         {"make_folder", host_make_folder},
+                                         {"list", pl_lua_list_folder},
+                                         {"make_folder", pl_lua_make_folder},
                                          {"clear_interrupt", host_clear_interrupt},
                                          {NULL, NULL}};
     luaL_newlib(L, functions);

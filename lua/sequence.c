@@ -76,6 +76,7 @@ static int fork(lua_State *L) {
     if (pl_sequence_fork(&copy->seq, s->seq, &err) != PL_OK) pl_lua_raise(L, &err);
     enlist(L, 3, copy->seq);
     pl_lua_hooks_share(L, 2, s->seq, copy->seq);
+    pl_lua_hooks_clone_states(L, 2, s->seq, copy->seq);
     return 1;
 }
 
@@ -104,6 +105,7 @@ static int rollback(lua_State *L) {
     pl_error err;
     if (pl_sequence_fork(&holder->seq, then->seq, &err) != PL_OK) pl_lua_raise(L, &err);
     pl_lua_hooks_share(L, 3, s->seq, holder->seq);
+    pl_lua_hooks_clone_states(L, 3, then->seq, holder->seq);
     enlist(L, 1, holder->seq);
     pl_sequence *old = s->seq;
     s->seq = holder->seq;

@@ -41,7 +41,8 @@ static pl_dtype read_kv(lua_State *L, int options, pl_dtype dtype) {
 }
 
 static pl_session_options read_options(lua_State *L, int options) {
-    static const char *const known[] = {"precision", "kv", "threads", "n_batch", "n_ctx", NULL};
+    static const char *const known[] = {"precision", "kv",           "threads", "n_batch",
+                                        "n_ctx",     "check_finite", NULL};
     pl_session_options o = pl_session_options_default();
     o.interrupt = pl_lua_interrupt_poll;
     if (options == 0 || lua_isnoneornil(L, options)) return o;
@@ -53,6 +54,7 @@ static pl_session_options read_options(lua_State *L, int options) {
     pl_lua_opt_integer(L, options, "n_ctx", &o.n_ctx);
     o.n_threads = threads < -1 ? -1 : threads > PL_MAX_THREADS ? PL_MAX_THREADS + 1 : (int)threads;
     o.exact = read_exact(L, options);
+    pl_lua_opt_bool(L, options, "check_finite", &o.check_finite);
     o.kv_dtype = read_kv(L, options, o.kv_dtype);
     return o;
 }
@@ -182,6 +184,13 @@ static int set_threads(lua_State *L) {
     return 0;
 }
 
+/* session:check_finite(true or false): whether a pass fails where a NaN or an infinity appears. */
+static int check_finite(lua_State *L) {
+    luaL_checktype(L, 2, LUA_TBOOLEAN);
+    pl_session_set_check_finite(pl_lua_check_session(L, 1)->session, lua_toboolean(L, 2));
+    return 0;
+}
+
 static int get_model(lua_State *L) {
     pl_lua_check_session(L, 1);
     lua_getiuservalue(L, 1, PL_UV_MODEL);
@@ -227,8 +236,11 @@ static int to_string(lua_State *L) {
 }
 
 void pl_lua_open_session(lua_State *L) {
-    static const luaL_Reg methods[] = {
-        {"counters", counters}, {"set_threads", set_threads}, {"close", close}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"counters", counters},
+                                       {"set_threads", set_threads},
+                                       {"check_finite", check_finite},
+                                       {"close", close},
+                                       {NULL, NULL}};
     static const luaL_Reg getters[] = {{"model", get_model},
                                        {"threads", get_threads},
                                        {"kv", get_kv},

@@ -211,6 +211,8 @@ static pl_status fire_one(pl_hooks *hooks, size_t i, pl_hook_at at, const pl_ten
         at.sequence = spans[s].seq;
         at.pos = spans[s].first_pos;
         at.n_rows = spans[s].n_rows;
+        at.call_pos = spans[s].call_pos;
+        at.call_n = spans[s].call_n;
         pl_status status = h.fn(h.context, &view, &at, err);
         if (status != PL_OK) return status;
     }

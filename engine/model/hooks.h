@@ -57,7 +57,9 @@ typedef struct pl_sequence pl_sequence;
 typedef struct pl_span {
     pl_sequence *seq;
     int64_t first_row, n_rows;
-    int64_t first_pos; /* absolute position of the first row */
+    int64_t first_pos;        /* absolute position of the first row */
+    int64_t call_pos, call_n; /* first position and rows of the whole call, of which a pass may
+                                 hold a part only */
 } pl_span;
 
 /* Where and when a hook fires. Dead after the call, as all it points to. */
@@ -67,7 +69,8 @@ typedef struct pl_hook_at {
     const void *sequence; /* the pl_sequence, for identity; NULL: batched */
     int64_t pos;          /* absolute position of the first row; -1: batched */
     int64_t n_rows;
-    const pl_span *spans; /* [n_spans], batched only: whose rows act holds, in order */
+    int64_t call_pos, call_n; /* as in pl_span; not batched only */
+    const pl_span *spans;     /* [n_spans], batched only: whose rows act holds, in order */
     int64_t n_spans;
 } pl_hook_at;
 

@@ -321,7 +321,7 @@ static bool chunk_alloc(chunk *c, pl_arena *arena, size_t n_spans, size_t n_rows
 static void chunk_add(chunk *c, const pl_extension *item, int64_t offset, int64_t n) {
     pl_pass *p = &c->pass;
     int64_t d_vocab = p->model->config.d_vocab;
-    pl_span span = {item->seq, p->n_rows, n, item->seq->length};
+    pl_span span = {item->seq, p->n_rows, n, item->seq->length, item->seq->start_length, item->n};
     for (int64_t i = 0; i < n; i++) {
         c->tokens[p->n_rows + i] = item->seq->tokens[item->seq->start_length + offset + i];
         c->positions[p->n_rows + i] = (int32_t)(span.first_pos + i);
@@ -333,7 +333,8 @@ static void chunk_add(chunk *c, const pl_extension *item, int64_t offset, int64_
         c->logits[p->n_logit_spans] =
             item->which == PL_LOGITS_ALL ? item->logits + offset * d_vocab : item->logits;
         c->logit_spans[p->n_logit_spans++] =
-            (pl_span){item->seq, p->n_logit_rows, n - first, span.first_pos + first};
+            (pl_span){item->seq,     p->n_logit_rows, n - first, span.first_pos + first,
+                      span.call_pos, span.call_n};
         for (int64_t i = first; i < n; i++) {
             c->logit_rows[p->n_logit_rows++] = (int32_t)(p->n_rows + i);
         }

@@ -15,7 +15,7 @@ return function(pl, core)
 
   local known = { "max_new_tokens", "temp", "top_k", "top_p", "min_p", "seed", "stop", "stop_token_ids",
     "max_time", "sampler", "chain", "ignore_eos", "logits", "on_step", "grammar", "regex",
-    "json_schema", "token_healing" }
+    "json_schema", "token_healing", "record" }
   local synonyms = { temperature = "temp", max_tokens = "max_new_tokens", n_predict = "max_new_tokens",
     max_length = "max_new_tokens", num_predict = "max_new_tokens", n = "max_new_tokens",
     stop_strings = "stop", stop_sequences = "stop", eos_token_id = "stop_token_ids",
@@ -134,6 +134,7 @@ return function(pl, core)
     if opts.token_healing then take_back(self) end
     self.chain = core.new_chain(make_chain(opts, self.grammar), config.d_vocab, self.seed, 0, model)
     self.n_prompt = self.seq.length
+    self.record = opts.record and core.record(self.seq, opts.record)
     return self
   end
 
@@ -170,6 +171,7 @@ return function(pl, core)
     self.closed = true
     self.finish_reason = self.finish_reason or "script"
     self.chain:close()
+    if self.record then self.record:finish(self.n_prompt) end
     if self.private then self.seq:close() end
   end
   Generator.__close = Generator.close
@@ -299,7 +301,7 @@ return function(pl, core)
     until not good or not piece
     return setmetatable({ text = table.concat(gen.pieces), ids = gen.ids,
       finish_reason = gen.finish_reason, stop = gen.stop, seed = gen.seed, n_prompt = gen.n_prompt,
-      n_new = #gen.ids }, Result)
+      n_new = #gen.ids, record = gen.record }, Result)
   end
 
   -- The whole continuation: text, ids, finish_reason, stop (the stop string found), seed,

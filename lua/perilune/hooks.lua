@@ -15,7 +15,10 @@ return function(pl, core)
     local short = point.name:gsub("^hook_", "")
     by_short[point.part .. short] = point
     by_short[point.part:gsub("%.$", "_") .. short] = point
-    if not point.part:find("^ln") then by_short[short] = by_short[short] or point end
+    if not point.part:find("^ln") then
+      by_short[short] = by_short[short] or point
+      if point.part ~= "" then by_short[point.name] = by_short[point.name] or point end
+    end
   end
 
   -- Points that this model's diagram lacks.
@@ -108,25 +111,81 @@ return function(pl, core)
     return places
   end
 
-  local known = { "layer", "pos", "read" }
+  -- The places of a name in some layers: nil for all, a number, or a list of numbers.
+  local function resolve_layers(config, name, layers)
+    if type(layers) ~= "table" then return resolve(config, name, layers) end
+    local places = {}
+    for _, layer in ipairs(layers) do table.move(resolve(config, name, layer), 1, 1 << 20, #places + 1, places) end
+    if #places == 0 then pl.fail("argument", "%s: layer is an empty list", tostring(name)) end
+    return places
+  end
+
+  -- A copy of a hook's state for a fork: of a table its fields, tensors and tables in it copied too.
+  local function copy_state(state)
+    if core.is_tensor(state) then return state:clone() end
+    if type(state) ~= "table" then return state end
+    local copy = {}
+    for key, value in pairs(state) do copy[key] = copy_state(value) end
+    return setmetatable(copy, getmetatable(state))
+  end
+
+  local function check_kind(opts, name, kind)
+    if opts[name] ~= nil and type(opts[name]) ~= kind then
+      pl.fail("argument", "hook: %s is a %s, expected a %s", name, type(opts[name]), kind)
+    end
+  end
+
+  local known = { "layer", "pos", "read", "batched", "state", "clone" }
   local function add(session, seq, name, fn, opts)
     opts = pl.check_options("hook", opts, known)
     if type(fn) ~= "function" then
       pl.fail("argument", "hook %s: expected a function(act, at), got %s", tostring(name), type(fn))
     end
+    check_kind(opts, "clone", "function")
+    local state, clone = opts.state, opts.clone or copy_state
     local list = {}
-    for i, place in ipairs(resolve(session.model.config, name, opts.layer)) do
+    for i, place in ipairs(resolve_layers(session.model.config, name, opts.layer)) do
       list[i] = { place.point.index, place.layer }
     end
-    return core.hooks.add(session, list, fn, seq, opts, name)
+    return core.hooks.add(session, list, fn, seq, {
+      pos = opts.pos, read = opts.read, batched = opts.batched, clone = clone,
+      new_state = state ~= nil and (type(state) == "function" and state or function() return clone(state) end) or nil,
+    }, name)
+  end
+
+  local function list_hooks(session)
+    local list = core.hooks.list(session)
+    table.sort(list, function(a, b) return a.serial < b.serial end)
+    return list
+  end
+
+  local Report = { __name = "perilune.hook_report" }
+
+  function Report:__tostring()
+    local lines = { ("%10s %12s %12s  %s"):format("calls", "ms in all", "us a call", "point") }
+    for _, row in ipairs(self) do
+      lines[#lines + 1] = ("%10d %12.3f %12.2f  %s"):format(row.calls, 1e3 * row.seconds,
+        row.calls > 0 and 1e6 * row.seconds / row.calls or 0, row.point)
+    end
+    return table.concat(lines, "\n")
+  end
+
+  local function report(session)
+    local rows = {}
+    for i, hook in ipairs(list_hooks(session)) do
+      rows[i] = { point = hook.point, calls = hook.fired, seconds = hook.seconds }
+    end
+    return setmetatable(rows, Report)
   end
 
   function Session:hook(name, fn, opts) return add(self, nil, name, fn, opts) end
-  function Session:hooks() return core.hooks.list(self) end
+  function Session:hooks() return list_hooks(self) end
+  function Session:hook_report() return report(self) end
   function Session:reset_hooks() core.hooks.reset(self) end
   function Sequence:hook(name, fn, opts) return add(self.session, self, name, fn, opts) end
   function Model:hook(name, fn, opts) return add(self.default_session, nil, name, fn, opts) end
-  function Model:hooks() return core.hooks.list(self.default_session) end
+  function Model:hooks() return list_hooks(self.default_session) end
+  function Model:hook_report() return report(self.default_session) end
   function Model:reset_hooks() core.hooks.reset(self.default_session) end
 
   function Model:hook_points()
@@ -138,48 +197,6 @@ return function(pl, core)
     return list
   end
 
-  -- A prompt longer than n_batch comes in chunks: rows are joined, and attention, whose chunks see
-  -- ever more keys, is filled up with what a masked key has.
-  local function join(before, act, dims, masked)
-    if not before then return act:clone() end
-    if dims ~= "head,query,key" then return pl.cat({ before, act }, 0) end
-    local old = before.shape
-    local wider = pl.full({ old[1], old[2], act.shape[3] }, masked)
-    wider:narrow(2, 0, old[3]):copy_(before)
-    return pl.cat({ wider, act }, 1):names("head", "query", "key")
-  end
-
-  local cache_meta = {
-    __index = function(_, name)
-      pl.fail("argument", "'%s' was not cached: name it in run_with_cache", tostring(name))
-    end,
-  }
-
-  function Model:run_with_cache(prompt, patterns)
-    local cache, list, seen = {}, {}, {}
-    local config = self.config
-    if type(patterns) == "string" then patterns = { patterns } end
-    for _, pattern in ipairs(patterns or { "*" }) do
-      for _, place in ipairs(resolve(config, pattern)) do
-        if not seen[place.name] then
-          seen[place.name] = place.point
-          list[#list + 1] = { place.point.index, place.layer }
-        end
-      end
-    end
-    local seq <close> = self:sequence()
-    core.hooks.add(seq.session, list, function(act, at)
-      local point = seen[at.point]
-      local masked = point.name == "hook_attn_scores" and -math.huge or 0
-      cache[at.point] = join(cache[at.point], act, point.dims, masked)
-    end, seq, { read = true }, "run_with_cache")
-    local logits = seq:extend(prompt, { logits = "all" })
-    return logits, setmetatable(cache, cache_meta)
-  end
-
-  function Model:run_with_hooks(prompt, hooks)
-    local seq <close> = self:sequence()
-    for _, hook in ipairs(hooks) do seq:hook(hook[1], hook[2], hook[3]) end
-    return seq:extend(prompt, { logits = "all" })
-  end
+  -- For the files that build on hooks: names to places.
+  return { resolve = resolve }
 end

@@ -10,6 +10,7 @@
 ---@field threads? integer 0: as many as there are cores
 ---@field n_batch? integer rows of one pass at most; longer prompts run in chunks
 ---@field n_ctx? integer positions of a sequence at most; 0: the model's
+---@field check_finite? boolean see `Session:check_finite`
 ---@field process? "tl" of `pl.load` only: rewrite the weights as TransformerLens does, see `Model:processed`
 
 ---@class perilune
@@ -38,6 +39,12 @@ function pl.load_tokenizer(path) end
 ---@param items table list of {sequence, ids, logits = "last"|"all"|"none"}
 ---@return table logits of each item, false where none were asked for
 function pl.extend(items) end
+
+--- The cache that `run_with_cache` has written to a folder. Tensors are read when they are asked for.
+---@param model perilune.Model that the cache was made with
+---@param folder string
+---@return perilune.Cache
+function pl.load_cache(model, folder) end
 
 --- Runs rows of several sequences through layers `from_layer` (0) to `to_layer` - 1 (all), in one
 --- pass. Each item is {seq, ids} for tokens after those held, or {seq, n = rows} for the last `n`
@@ -139,11 +146,16 @@ function Model:complete(prompt, opts) end
 --- named. See `hook_points`.
 ---@param point string "blocks.2.attn.hook_z", "resid_post", "blocks.*.attn.hook_pattern"
 ---@param fn fun(act: perilune.Tensor, at: perilune.HookAt): perilune.Tensor? act is live and expires with the call; what is returned takes its place
----@param opts? {layer?: integer, pos?: integer, read?: boolean}
+---@param opts? perilune.HookOptions
 ---@return perilune.Hook
 function Model:hook(point, fn, opts) end
 
---- The hooks of the default session.
+--- How often each hook of the default session was called, and how long it took: a list of
+--- {point, calls, seconds} that prints as a table.
+---@return table[]
+function Model:hook_report() end
+
+--- The hooks of the default session, in the order in which they were registered and run.
 ---@return perilune.Hook[]
 function Model:hooks() end
 
@@ -154,18 +166,25 @@ function Model:reset_hooks() end
 ---@return table[]
 function Model:hook_points() end
 
---- The logits of a prompt and copies of the activations that the patterns name.
----@param prompt perilune.ids
+--- The logits of a prompt and copies of the activations that the patterns name, as they were used.
+--- A list of prompts, of any lengths, runs in one pass and gives lists. Options: `hooks`, a list of
+--- {point, fn, opts} that act meanwhile; `stop_at_layer`: that layer and later ones are not run, and
+--- the residual stream that enters it stands in the place of the logits; `to`: a folder to which the
+--- activations are written piece by piece as .npy, for what would not fit into memory.
+---@param prompt perilune.ids|perilune.ids[]
 ---@param patterns? string|string[] all points unless said otherwise
+---@param opts? {hooks?: table, stop_at_layer?: integer, to?: string}
 ---@return perilune.Tensor logits [pos, d_vocab]
----@return table<string, perilune.Tensor> cache by full name
-function Model:run_with_cache(prompt, patterns) end
+---@return perilune.Cache cache
+function Model:run_with_cache(prompt, patterns, opts) end
 
---- The logits of a prompt under hooks that are gone afterwards.
----@param prompt perilune.ids
+--- The logits of a prompt under hooks that are gone afterwards. A hook that never fired is an error. A
+--- list of prompts runs in one pass and gives a list.
+---@param prompt perilune.ids|perilune.ids[]
 ---@param hooks table list of {point, fn, opts}
+---@param opts? {stop_at_layer?: integer}
 ---@return perilune.Tensor logits [pos, d_vocab]
-function Model:run_with_hooks(prompt, hooks) end
+function Model:run_with_hooks(prompt, hooks, opts) end
 
 --- The k largest of a tensor over the vocabulary, with their texts: {id, value, piece}.
 ---@param values perilune.Tensor [d_vocab]
@@ -220,6 +239,16 @@ function Session:hook(point, fn, opts) end
 
 ---@return perilune.Hook[]
 function Session:hooks() end
+
+--- As `Model:hook_report`, for this session.
+---@return table[]
+function Session:hook_report() end
+
+--- Whether a pass fails at the first point where a NaN or an infinity appears, naming point, layer,
+--- position and column. Slower; off unless asked for, here or by the option of the same name.
+---@param check boolean
+function Session:check_finite(check) end
+
 function Session:reset_hooks() end
 function Session:close() end
 
@@ -307,6 +336,8 @@ function Sequence:close() end
 
 ---@class perilune.Hook
 ---@field fired integer how often it was called
+---@field seconds number spent in its function
+---@field serial integer ascending in the order of registration
 ---@field active boolean
 ---@field point string as it was asked for
 local Hook = {}
@@ -319,7 +350,9 @@ function Hook:remove() end
 ---@field layer integer? nil outside of the blocks
 ---@field pos integer absolute position of the first row
 ---@field n integer rows
+---@field phase "prefill"|"decode" decode: one token after others; prefill: all other calls
 ---@field seq perilune.Sequence whose rows they are
+---@field spans table[]? of a batched hook, in the place of pos, phase and seq: {seq, pos, n, first}, whose rows stand from row `first` on
 local HookAt = {}
 
 ---@class perilune.GenerateOptions
@@ -340,6 +373,7 @@ local HookAt = {}
 ---@field json_schema? table|string the text is JSON of this schema; see `pl.json_schema_grammar`
 ---@field token_healing? boolean takes the prompt's last token back and begins with one that begins like it
 ---@field logits? boolean each step carries the model's logits
+---@field record? string|string[] hook points whose activations are kept, see `Record`
 ---@field on_step? fun(piece: string, step: perilune.Step): boolean? false ends the text
 local GenerateOptions = {}
 
@@ -358,6 +392,7 @@ local Step = {}
 ---@field seed integer
 ---@field n_prompt integer
 ---@field finish_reason string? eos, stop, length, time, script or interrupted
+---@field record perilune.Record? with the option `record`
 ---@overload fun(): string?, perilune.Step?
 local Generator = {}
 
@@ -371,7 +406,55 @@ function Generator:close() end
 ---@field seed integer
 ---@field n_prompt integer
 ---@field n_new integer
+---@field record perilune.Record? with the option `record`
 local Result = {}
+
+---@class perilune.HookOptions
+---@field layer? integer|integer[] every layer unless said otherwise; negative from the end
+---@field pos? integer|integer[] the function is called for these positions only, with one row each; below 0: from the end of the prompt, -1 its last, and never while tokens are generated one by one
+---@field read? boolean promises not to write; writing then raises
+---@field batched? boolean one call with the rows of all sequences; not for attn_scores and pattern
+---@field state? any what the function gets as its third argument, one for each sequence: a copy of this, or what this function returns
+---@field clone? fun(state: any): any makes a fork's state; unless said otherwise tables and tensors are copied
+local HookOptions = {}
+
+--- Activations by the full names of their points: cache["blocks.0.hook_resid_post"].
+---@class perilune.Cache
+local Cache = {}
+
+--- The tensor at a point, which may be a short name with its layer.
+---@param name string
+---@param layer? integer
+---@return perilune.Tensor
+function Cache:get(name, layer) end
+
+--- The full names, sorted.
+---@return string[]
+function Cache:names() end
+
+--- Writes every tensor: GGUF where the path ends in .gguf, else safetensors. See `pl.load_tensors`.
+---@param path string
+function Cache:save(path) end
+
+--- What a generation with `record` leaves: activations as they were used, edits included, and the
+--- way back to every step.
+---@class perilune.Record
+---@field n_prompt integer
+local Record = {}
+
+--- Activations of prompt and text by position. The last token drawn was never fed and has none.
+---@return perilune.Cache
+function Record:cache() end
+
+--- Goes on from step k, 0 being the first token drawn, under other hooks.
+---@param k integer
+---@param opts? table options of `generate`, and hooks = {{point, fn, opts}, ...}
+---@return perilune.Generator
+---@return perilune.Sequence seq that it runs on
+---@return perilune.Hook[]
+function Record:replay(k, opts) end
+
+function Record:close() end
 
 ---@class perilune.Tokenizer
 ---@field kind string "byte-level BPE", ...
