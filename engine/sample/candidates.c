@@ -4,6 +4,7 @@
 
 #include "../base/error.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -20,7 +21,8 @@ pl_status pl_candidates_init(pl_candidates *c, int64_t n_vocab, pl_error *err) {
     c->ids = malloc(n * sizeof *c->ids);
     c->weights = malloc(n * sizeof *c->weights);
     c->heap = malloc(n * sizeof *c->heap);
-    if (!c->ids || !c->weights || !c->heap) {
+    c->counts = calloc(n, sizeof *c->counts);
+    if (!c->ids || !c->weights || !c->heap || !c->counts) {
         pl_candidates_clear(c);
         return pl_fail(err, PL_ERR_MEMORY, "no memory to sample from %zu tokens", n);
     }
@@ -31,6 +33,8 @@ void pl_candidates_clear(pl_candidates *c) {
     free(c->ids);
     free(c->weights);
     free(c->heap);
+    free(c->counts);
+    pl_ids_clear(&c->scratch);
     *c = (pl_candidates){.chosen = -1};
 }
 
@@ -57,6 +61,22 @@ pl_status pl_candidates_refresh(pl_candidates *c, pl_error *err) {
         return pl_fail(err, PL_ERR_ARGUMENT,
                        "no token is left to choose from: all %lld logits are -inf",
                        (long long)c->n_vocab);
+    return PL_OK;
+}
+
+void pl_candidates_set(pl_candidates *c, int64_t id, double logit) {
+    if (!(logit > -INFINITY))
+        c->logits[id] = -INFINITY;
+    else
+        c->logits[id] = (float)fmin(fmax(logit, -FLT_MAX), FLT_MAX);
+}
+
+pl_status pl_candidates_compact(pl_candidates *c, pl_error *err) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < c->n; i++)
+        if (c->logits[c->ids[i]] > -INFINITY) c->ids[n++] = c->ids[i];
+    c->n = n;
+    if (n == 0) return pl_fail(err, PL_ERR_ARGUMENT, "no token is left to choose from");
     return PL_OK;
 }
 
@@ -109,13 +129,43 @@ static pl_candidate heap_pop(pl_candidate *heap, int64_t n) {
     return top;
 }
 
+/* A heap with the worst on top holds the k best so far, so nearly every token costs one
+ * comparison. */
+static void sift_worst(pl_candidate *heap, int64_t i, int64_t n) {
+    pl_candidate moving = heap[i];
+    for (int64_t child; (child = 2 * i + 1) < n; i = child) {
+        if (child + 1 < n && better(heap[child], heap[child + 1])) child++;
+        if (!better(moving, heap[child])) break;
+        heap[i] = heap[child];
+    }
+    heap[i] = moving;
+}
+
+int64_t pl_candidates_select(pl_candidates *c, int64_t k) {
+    if (k > c->n) k = c->n;
+    pl_candidate *heap = c->heap;
+    for (int64_t i = 0; i < k; i++) heap[i] = (pl_candidate){c->logits[c->ids[i]], c->ids[i]};
+    for (int64_t i = k / 2; i-- > 0;) sift_worst(heap, i, k);
+    for (int64_t i = k; i < c->n; i++) {
+        /* A later id is never better at the same logit. */
+        float logit = c->logits[c->ids[i]];
+        if (logit <= heap[0].logit) continue;
+        heap[0] = (pl_candidate){logit, c->ids[i]};
+        sift_worst(heap, 0, k);
+    }
+    for (int64_t n = k; n > 1; n--) {
+        pl_candidate worst = heap[0];
+        heap[0] = heap[n - 1];
+        heap[n - 1] = worst;
+        sift_worst(heap, 0, n - 1);
+    }
+    return k;
+}
+
 void pl_candidates_keep_best(pl_candidates *c, int64_t k) {
     if (k >= c->n) return;
-    heap_fill(c);
-    int64_t n = c->n;
-    pl_candidate last = heap_pop(c->heap, n--);
-    for (int64_t i = 1; i < k; i++) last = heap_pop(c->heap, n--);
-    pl_candidates_keep_from(c, last);
+    pl_candidates_select(c, k);
+    pl_candidates_keep_from(c, c->heap[k - 1]);
 }
 
 void pl_candidates_keep_mass(pl_candidates *c, double p) {
@@ -131,6 +181,20 @@ void pl_candidates_keep_mass(pl_candidates *c, double p) {
         sum += weight;
     } while (n > 0 && sum < wanted);
     pl_candidates_keep_from(c, last);
+}
+
+void pl_candidates_keep_mass_by(pl_candidates *c, const float *keys, double sum, double p) {
+    for (int64_t i = 0; i < c->n; i++) c->heap[i] = (pl_candidate){-keys[i], (int32_t)i};
+    for (int64_t i = c->n / 2; i-- > 0;) sift_down(c->heap, i, c->n);
+    double mass = 0, wanted = p * sum;
+    int64_t n = c->n, kept = 0;
+    do {
+        mass += c->weights[heap_pop(c->heap, n--).id];
+    } while (n > 0 && mass < wanted);
+    for (int64_t i = 0; i < n; i++) c->logits[c->ids[c->heap[i].id]] = -INFINITY;
+    for (int64_t i = 0; i < c->n; i++)
+        if (c->logits[c->ids[i]] > -INFINITY) c->ids[kept++] = c->ids[i];
+    c->n = kept;
 }
 
 double pl_candidates_weigh(pl_candidates *c) {

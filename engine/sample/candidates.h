@@ -20,6 +20,9 @@
 
 #include "../base/random.h"
 #include "../kernels/kernels.h"
+#include "../text/tokenizer.h"
+
+#include <float.h>
 
 typedef struct pl_candidate {
     float logit;
@@ -33,9 +36,14 @@ typedef struct pl_candidates {
     int64_t n;
     float *weights;     /* [n] of [n_vocab]: pl_candidates_weigh's result */
     pl_candidate *heap; /* [n_vocab] scratch */
+    int32_t *counts;    /* [n_vocab] scratch, all 0 between uses */
+    pl_ids scratch;     /* of any length */
     const pl_kernels *kernels;
-    pl_random random; /* numbers of this position; every draw advances it */
-    int32_t chosen;   /* -1 until a sampler has chosen */
+    const pl_tokenizer *tokenizer; /* borrowed; NULL where there is none */
+    const int32_t *tokens;         /* [n_tokens] the text so far, borrowed; a chain sets them */
+    int64_t n_tokens, n_prompt;    /* the first n_prompt were given, the others chosen */
+    pl_random random;              /* numbers of this position; every draw advances it */
+    int32_t chosen;                /* -1 until a sampler has chosen */
 } pl_candidates;
 
 /* All the memory that sampling from a vocabulary of this size needs. */
@@ -52,17 +60,37 @@ pl_status pl_candidates_begin(pl_candidates *c, float *logits, pl_random random,
  * Errors: PL_ERR_ARGUMENT when a logit is NaN or +inf (with its id) or none is left. */
 pl_status pl_candidates_refresh(pl_candidates *c, pl_error *err);
 
+/* Whether the token is still there; false for ids outside the vocabulary. */
+static inline bool pl_candidates_has(const pl_candidates *c, int64_t id) {
+    return id >= 0 && id < c->n_vocab && c->logits[id] >= -FLT_MAX;
+}
+
+/* Gives a token that is left another logit: -inf or NaN removes it once pl_candidates_compact is
+ * called, anything else is brought into the range of finite floats. */
+void pl_candidates_set(pl_candidates *c, int64_t id, double logit);
+
+/* Takes those whose logit is -inf by now out of the list.
+ * Errors: PL_ERR_ARGUMENT when none is left. */
+pl_status pl_candidates_compact(pl_candidates *c, pl_error *err);
+
 /* The best of those left; there is always one. */
 pl_candidate pl_candidates_best(const pl_candidates *c);
 
 /* Removes all that are worse than `last`. */
 void pl_candidates_keep_from(pl_candidates *c, pl_candidate last);
 
+/* Writes the k best, at most n, into heap, the best first, and returns how many they are. */
+int64_t pl_candidates_select(pl_candidates *c, int64_t k);
+
 /* Keeps the k >= 1 best. */
 void pl_candidates_keep_best(pl_candidates *c, int64_t k);
 
 /* Keeps the smallest number of best ones that together have probability p or more. */
 void pl_candidates_keep_mass(pl_candidates *c, double p);
+
+/* The same by another order than that of the logits: the lower the key [n], beside ids, the better.
+ * The weights must be those of pl_candidates_weigh, which sum to `sum`. */
+void pl_candidates_keep_mass_by(pl_candidates *c, const float *keys, double sum, double p);
 
 /* Sets weights[i] = exp(logit of ids[i] - the best logit) and returns their sum. */
 double pl_candidates_weigh(pl_candidates *c);

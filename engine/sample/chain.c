@@ -3,115 +3,122 @@
 
 #include "../base/error.h"
 
-#include <math.h>
 #include <stdlib.h>
-#include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
-/* The same thing under the names of other programs. */
-static const struct {
-    const char *theirs, *ours;
-} synonyms[] = {
-    {"temperature", "temp"}, {"topk", "top_k"},       {"topp", "top_p"},
-    {"minp", "min_p"},       {"nucleus", "top_p"},    {"multinomial", "dist"},
-    {"random", "dist"},      {"categorical", "dist"}, {"argmax", "greedy"},
-};
-
-static const char *find_synonym(const char *name) {
-    for (size_t i = 0; i < sizeof synonyms / sizeof *synonyms; i++)
-        if (strcasecmp(name, synonyms[i].theirs) == 0) return synonyms[i].ours;
-    return NULL;
-}
-
-pl_status pl_sampler_init(pl_sampler *sampler, const char *name, pl_error *err) {
-    enum { MOST = 64 };
-    const char *names[MOST];
-    size_t n = pl_samplers_count();
-    for (size_t i = 0; i < n; i++) {
-        const pl_sampler_kind *kind = pl_samplers_get(i);
-        if (strcmp(kind->name, name) == 0) {
-            *sampler = (pl_sampler){.kind = kind};
-            for (int p = 0; p < kind->n_params; p++) sampler->params[p] = kind->params[p].neutral;
-            return PL_OK;
-        }
-        if (i < MOST) names[i] = kind->name;
-    }
-    const char *near = find_synonym(name);
-    if (!near) near = pl_nearest_name(name, names, n < MOST ? n : MOST);
-    if (near)
-        return pl_fail(err, PL_ERR_ARGUMENT, "no sampler is called '%s'; did you mean '%s'?", name,
-                       near);
-    char list[256] = "";
-    size_t used = 0;
-    for (size_t i = 0; i < n && used < sizeof list; i++)
-        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i ? " " : "",
-                                 pl_samplers_get(i)->name);
-    return pl_fail(err, PL_ERR_ARGUMENT, "no sampler is called '%s'; there are: %s", name, list);
-}
-
-static pl_status check_param(const pl_sampler_kind *kind, const pl_sampler_param *param,
-                             double value, pl_error *err) {
-    if (!(value >= param->min && value <= param->max))
-        return pl_fail(err, PL_ERR_ARGUMENT, "%s: %s is %g, expected a number from %g to %g",
-                       kind->name, param->name, value, param->min, param->max);
-    if (param->whole && value != floor(value))
-        return pl_fail(err, PL_ERR_ARGUMENT, "%s: %s is %g, expected a whole number", kind->name,
-                       param->name, value);
+static pl_status grow(pl_chain *chain, pl_error *err) {
+    if (chain->n < chain->capacity) return PL_OK;
+    size_t capacity = chain->capacity ? 2 * chain->capacity : 8;
+    pl_sampler *grown = realloc(chain->samplers, capacity * sizeof *grown);
+    if (!grown) return pl_fail(err, PL_ERR_MEMORY, "no memory for a chain of samplers");
+    chain->samplers = grown;
+    chain->capacity = capacity;
     return PL_OK;
 }
 
-pl_status pl_sampler_set(pl_sampler *sampler, const char *param, double value, pl_error *err) {
-    const pl_sampler_kind *kind = sampler->kind;
-    for (int i = 0; i < kind->n_params; i++) {
-        if (strcmp(kind->params[i].name, param) != 0) continue;
-        pl_status status = check_param(kind, &kind->params[i], value, err);
-        if (status == PL_OK) sampler->params[i] = value;
+pl_status pl_chain_add(pl_chain *chain, const pl_sampler *sampler, pl_error *err) {
+    pl_sampler own = *sampler;
+    pl_status status = grow(chain, err);
+    if (status == PL_OK && chain->n > 0 && chain->samplers[chain->n - 1].kind->chooses)
+        status = pl_fail(err, PL_ERR_ARGUMENT,
+                         "sampler %zu, '%s', chooses the token, so '%s' after it would never run: "
+                         "put '%s' last",
+                         chain->n, chain->samplers[chain->n - 1].kind->name, own.kind->name,
+                         chain->samplers[chain->n - 1].kind->name);
+    if (status == PL_OK && own.kind->reset) status = own.kind->reset(&own, err);
+    if (status != PL_OK) {
+        pl_sampler_clear(&own);
         return status;
     }
-    if (kind->n_params == 0)
-        return pl_fail(err, PL_ERR_ARGUMENT, "%s has no parameters, got '%s'", kind->name, param);
-    return pl_fail(err, PL_ERR_ARGUMENT, "%s has no parameter '%s'; its first is '%s'", kind->name,
-                   param, kind->params[0].name);
-}
-
-static void free_state(const pl_sampler *sampler) {
-    if (sampler->kind->free) sampler->kind->free(sampler->state);
-}
-
-pl_status pl_chain_add(pl_chain *chain, const pl_sampler *sampler, pl_error *err) {
-    if (chain->n == chain->capacity) {
-        size_t capacity = chain->capacity ? 2 * chain->capacity : 8;
-        pl_sampler *grown = realloc(chain->samplers, capacity * sizeof *grown);
-        if (!grown) {
-            free_state(sampler);
-            return pl_fail(err, PL_ERR_MEMORY, "no memory for a chain of samplers");
-        }
-        chain->samplers = grown;
-        chain->capacity = capacity;
-    }
-    chain->samplers[chain->n++] = *sampler;
+    chain->samplers[chain->n++] = own;
     return PL_OK;
 }
 
 void pl_chain_clear(pl_chain *chain) {
-    for (size_t i = 0; i < chain->n; i++) free_state(&chain->samplers[i]);
+    for (size_t i = 0; i < chain->n; i++) pl_sampler_clear(&chain->samplers[i]);
     free(chain->samplers);
+    pl_ids_clear(&chain->tokens);
     *chain = (pl_chain){0};
 }
 
-pl_status pl_chain_sample(const pl_chain *chain, pl_candidates *c, int32_t *id, pl_error *err) {
-    for (size_t i = 0; i < chain->n && c->chosen < 0; i++) {
-        const pl_sampler *sampler = &chain->samplers[i];
-        pl_status status = sampler->kind->apply(sampler->state, sampler->params, c, err);
-        if (status != PL_OK) return status;
-        if (sampler->kind->foreign && c->chosen < 0) {
-            status = pl_candidates_refresh(c, err);
-            if (status != PL_OK)
-                return pl_error_prefix(err, status, "after sampler %zu, '%s'", i + 1,
-                                       sampler->kind->name);
-        }
+static pl_status append(pl_ids *tokens, const int32_t *ids, size_t n, pl_error *err) {
+    for (size_t i = 0; i < n; i++)
+        if (!pl_ids_append(tokens, ids[i]))
+            return pl_fail(err, PL_ERR_MEMORY, "no memory for the tokens of a chain");
+    return PL_OK;
+}
+
+static pl_status name_culprit(const pl_chain *chain, size_t i, pl_status status, pl_error *err) {
+    return pl_error_prefix(err, status, "sampler %zu, '%s'", i + 1, chain->samplers[i].kind->name);
+}
+
+pl_status pl_chain_reset(pl_chain *chain, const int32_t *prompt, size_t n, pl_error *err) {
+    chain->tokens.n = chain->n_prompt = 0;
+    pl_status status = append(&chain->tokens, prompt, n, err);
+    chain->n_prompt = chain->tokens.n;
+    for (size_t i = 0; i < chain->n && status == PL_OK; i++) {
+        pl_sampler *sampler = &chain->samplers[i];
+        if (!sampler->kind->reset) continue;
+        status = sampler->kind->reset(sampler, err);
+        if (status != PL_OK) return name_culprit(chain, i, status, err);
     }
+    return status;
+}
+
+pl_status pl_chain_accept(pl_chain *chain, int32_t id, pl_error *err) {
+    pl_status status = append(&chain->tokens, &id, 1, err);
+    for (size_t i = 0; i < chain->n && status == PL_OK; i++) {
+        pl_sampler *sampler = &chain->samplers[i];
+        if (!sampler->kind->accept) continue;
+        status = sampler->kind->accept(sampler, id, err);
+        if (status != PL_OK) return name_culprit(chain, i, status, err);
+    }
+    return status;
+}
+
+static pl_status clone(pl_sampler *copy, const pl_sampler *from, pl_error *err) {
+    *copy = *from;
+    copy->lists = (pl_token_lists){0};
+    copy->state = NULL;
+    pl_status status = pl_token_lists_copy(&copy->lists, &from->lists, err);
+    if (status == PL_OK && from->kind->clone) status = from->kind->clone(copy, from, err);
+    if (status == PL_OK && from->state && !copy->state)
+        status = pl_fail(err, PL_ERR_UNSUPPORTED, "its state cannot be copied");
+    if (status != PL_OK) pl_sampler_clear(copy);
+    return status;
+}
+
+pl_status pl_chain_clone(pl_chain *out, const pl_chain *chain, pl_error *err) {
+    pl_status status = append(&out->tokens, chain->tokens.data, chain->tokens.n, err);
+    out->n_prompt = chain->n_prompt;
+    for (size_t i = 0; i < chain->n && status == PL_OK; i++) {
+        status = grow(out, err);
+        if (status != PL_OK) break;
+        status = clone(&out->samplers[out->n], &chain->samplers[i], err);
+        if (status == PL_OK)
+            out->n++;
+        else
+            name_culprit(chain, i, status, err);
+    }
+    if (status != PL_OK) pl_chain_clear(out);
+    return status;
+}
+
+pl_status pl_chain_sample(pl_chain *chain, pl_candidates *c, int32_t *id, pl_error *err) {
+    c->tokens = chain->tokens.data;
+    c->n_tokens = (int64_t)chain->tokens.n;
+    c->n_prompt = (int64_t)chain->n_prompt;
+    pl_status status = PL_OK;
+    for (size_t i = 0; i < chain->n && c->chosen < 0 && status == PL_OK; i++) {
+        pl_sampler *sampler = &chain->samplers[i];
+        status = sampler->kind->apply(sampler, c, err);
+        if (status == PL_OK && sampler->kind->foreign && c->chosen < 0)
+            status = pl_candidates_refresh(c, err);
+        if (status != PL_OK) name_culprit(chain, i, status, err);
+    }
+    c->tokens = NULL;
+    c->n_tokens = c->n_prompt = 0;
+    if (status != PL_OK) return status;
     if (c->chosen < 0)
         return pl_fail(err, PL_ERR_ARGUMENT,
                        "no sampler of the chain chose a token; end it with 'dist' or 'greedy'");
