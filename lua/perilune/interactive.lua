@@ -26,6 +26,7 @@ Try
   :model NAME    another model: a file, a folder or a hub id
   :time EXPR     the value, and how long it took
   :quit          leave; so does Ctrl-D
+  :continue      go on after pl.breakpoint()
 
 Tab completes, and a statement may go on over several lines. Ctrl-C stops what
 is running and keeps everything.]]
@@ -77,6 +78,7 @@ function Session:run(chunk)
 end
 
 local commands = {}
+local Interactive = {}
 
 function commands.help(_, name)
   if name == "" then return print(help_text) end
@@ -108,15 +110,20 @@ function commands.time(self, code)
   print(terminal.paint(terminal.duration(pl.clock() - start), "grey"))
 end
 
-function commands.quit(self) self.ended = true end
+function commands.quit(self) self.ended, self.stopped = true, true end
 
-local shorthand = { h = "help", m = "model", t = "time", q = "quit" }
+commands["continue"] = function(self)
+  if self.names[1] ~= "continue" then return report("nothing waits: pl.breakpoint() stops what runs") end
+  self.ended = true
+end
+
+local shorthand = { h = "help", m = "model", t = "time", q = "quit", c = "continue" }
 
 function Session:command(line)
   local name, rest = line:match("^%s*:(%a*)%s*(.-)%s*$")
   name = shorthand[name] or name
   if commands[name] then return commands[name](self, rest) end
-  local near = pl.nearest(name, { "help", "model", "time", "quit" })
+  local near = pl.nearest(name, self.names)
   report(("there is no command ':%s'%s; :help lists them"):format(name,
     near and (", did you mean ':%s'?"):format(near) or ""))
 end
@@ -149,7 +156,7 @@ end
 
 function Session:read()
   io.stdout:flush()
-  local line = host.read(self.pending and ">> " or "> ", self.complete)
+  local line = host.read(self.pending and ">> " or self.prompt, self.complete)
   if line == nil then
     self.ended = true
     print()
@@ -161,17 +168,15 @@ function Session:read()
   end
 end
 
+local names = { "help", "model", "time", "quit" }
+
 local function new_session(traceback)
-  local self = setmetatable({ scope = locals.new(), traceback = traceback }, Session)
+  local self = setmetatable({ scope = locals.new(), traceback = traceback, prompt = "> ", names = names }, Session)
   self.complete = complete.new(self.scope, { ":help", ":model ", ":time ", ":quit" })
   return self
 end
 
--- Runs a session at the terminal until it ends; traceback: whether errors show where they passed through.
-return function(traceback)
-  local path, session = history_path(), new_session(traceback)
-  host.load(path)
-  print(("perilune %s  %s"):format(pl.version, terminal.paint(":help for help, Ctrl-D to leave", "grey")))
+local function run(session)
   while not session.ended do
     local good, problem = pcall(session.read, session) -- Ctrl-C may fall between two lines
     if not good then
@@ -180,7 +185,36 @@ return function(traceback)
       report(problem)
     end
   end
+end
+
+--- Runs a session at the terminal until it ends.
+---@param traceback boolean whether errors show where they passed through
+---@return integer status
+function Interactive.run(traceback)
+  local path, session = history_path(), new_session(traceback)
+  host.load(path)
+  print(("perilune %s  %s"):format(pl.version, terminal.paint(":help for help, Ctrl-D to leave", "grey")))
+  run(session)
   session.scope:close()
   host.save(path, HISTORY_LINES)
   return 0
 end
+
+--- Stops where the caller's caller stands: a session in which that function's variables are known and
+--- can be assigned to, until `:continue`.
+function Interactive.breakpoint()
+  local level <const> = 3 -- this function, pl.breakpoint, the one that called it
+  local info = debug.getinfo(level, "Slf")
+  local session = new_session(false)
+  local slots = locals.of_function(session.scope, info.func, function(i) return debug.getlocal(level + 2, i) end)
+  session.prompt = ("%s:%d> "):format(info.short_src, info.currentline)
+  session.names = { "continue", table.unpack(names) }
+  print(terminal.paint(("stopped at %s:%d; :continue goes on, :quit ends what runs"):format(info.short_src,
+    info.currentline), "grey"))
+  run(session)
+  for _, slot in ipairs(slots) do debug.setlocal(level, slot.index, session.scope:get(slot.name)) end
+  session.scope:close()
+  if session.stopped then pl.fail("state", "stopped at a breakpoint") end
+end
+
+return Interactive

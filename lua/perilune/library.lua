@@ -7,6 +7,16 @@ return function(pl, core)
   pl.samplers = core.samplers
   pl.clock = core.clock
   pl.nearest = core.nearest
+
+  -- Stops here, in a session at the terminal that knows the variables of the caller.
+  function pl.breakpoint()
+    local there, host = pcall(require, "perilune.host")
+    if not there or not (host.is_terminal(0) and host.is_terminal(1)) then
+      pl.fail("unsupported", "breakpoint: only the perilune program at a terminal can stop and ask")
+    end
+    require "perilune.interactive".breakpoint()
+  end
+
   require "perilune.json"(pl, core)
   require "perilune.regex"(pl)
   require "perilune.json_schema"(pl)

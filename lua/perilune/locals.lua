@@ -204,6 +204,30 @@ function Scope:compile(code, name)
   return fn
 end
 
+--- Makes the variables of a running function known: those that it has captured are shared with it;
+--- its locals are copies, listed as {name, index} for who puts them back.
+---@param scope table
+---@param fn function
+---@param get_local fun(i: integer): string?, any name and value of its i-th local
+---@return table[]
+function locals.of_function(scope, fn, get_local)
+  for i = 1, math.huge do
+    local name = debug.getupvalue(fn, i)
+    if not name then break end
+    if name ~= "_ENV" and name ~= "" then scope.variables[name] = { holder = fn, index = i } end
+  end
+  local slots = {}
+  for i = 1, math.huge do
+    local name, value = get_local(i)
+    if not name then break end
+    if not name:find("^%(") then
+      scope.variables[name] = { holder = cell(value), index = 1 }
+      slots[#slots + 1] = { name = name, index = i }
+    end
+  end
+  return slots
+end
+
 --- Closes the variables declared with `<close>`, the last one first; nothing that goes wrong stops it.
 function Scope:close()
   for i = #self.to_close, 1, -1 do

@@ -123,7 +123,7 @@ local function dispatch(argv, first, code)
     local path = (name:find("%.lua$") or name:find("/")) and name or fail_unknown(name)
     run(compiled(loadfile(path)), name, argv, first + 1)
   elseif not name and host.is_terminal(0) then
-    require "perilune.interactive"(settings.traceback)
+    require "perilune.interactive".run(settings.traceback)
   else
     run(compiled(load(io.read("a"), "=stdin")), "-", argv, first + 1)
   end

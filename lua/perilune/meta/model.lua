@@ -66,6 +66,10 @@ function pl.fork(seq, n) end
 ---@return table[]
 function pl.samplers() end
 
+--- Stops a hook, or any function, at the terminal: a session that knows the variables of the caller
+--- (`act`, `at`, ...) and may assign to them. `:continue` goes on, `:quit` ends the pass with an error.
+function pl.breakpoint() end
+
 --- Seconds of a clock that only moves forward.
 ---@return number
 function pl.clock() end
