@@ -156,13 +156,13 @@ return function(pl, core)
   end
 
   -- indent: spaces for each level, and every item on a line of its own; sort_keys; spaces: after
-  -- commas and colons; ascii: everything else escaped.
+  -- commas and colons, or separators: {between items, after keys}; ascii: everything else escaped.
   function json.encode(value, opts)
-    opts = pl.check_options("json.encode", opts, { "indent", "sort_keys", "spaces", "ascii" }, {})
-    local out = {}
+    opts = pl.check_options("json.encode", opts, { "indent", "sort_keys", "spaces", "ascii", "separators" }, {})
+    local out, separators = {}, opts.separators or {}
     encode(out, value, 0, { indent = opts.indent, sort_keys = opts.sort_keys, ascii = opts.ascii,
-      item_separator = opts.spaces and not opts.indent and ", " or ",",
-      key_separator = (opts.spaces or opts.indent) and ": " or ":" })
+      item_separator = separators[1] or opts.spaces and not opts.indent and ", " or ",",
+      key_separator = separators[2] or (opts.spaces or opts.indent) and ": " or ":" })
     return table.concat(out)
   end
 

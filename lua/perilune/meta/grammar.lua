@@ -94,7 +94,7 @@ function pl.json.decode(text, name) end
 
 --- A value as JSON. A table is an array when it has items from 1 on and nothing else, or was marked.
 ---@param value any
----@param opts? {indent?: integer, sort_keys?: boolean, spaces?: boolean, ascii?: boolean}
+---@param opts? {indent?: integer, sort_keys?: boolean, spaces?: boolean, separators?: string[], ascii?: boolean}
 ---@return string
 function pl.json.encode(value, opts) end
 
