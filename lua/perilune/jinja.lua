@@ -13,7 +13,7 @@ local lexer = require "perilune.jinja_lexer"
 local parser = require "perilune.jinja_parser"
 local values = require "perilune.jinja_values"
 
-local MAX_STEPS, MAX_DEPTH, MAX_RANGE = 4000000, 120, 100000
+local MAX_STEPS, MAX_DEPTH, MAX_RANGE, ROUND_STEPS = 2000000, 120, 100000, 8
 
 return function(pl)
   local library = require "perilune.jinja_filters"(pl)
@@ -75,7 +75,7 @@ return function(pl)
   function EXPRESSIONS.list(run, node, scope)
     local list = {}
     for i, item in ipairs(node.items) do list[i] = run:value(item, scope) end
-    return values.list(list)
+    return node.tuple and values.tuple(list) or values.list(list)
   end
 
   function EXPRESSIONS.dict(run, node, scope)
@@ -219,8 +219,8 @@ return function(pl)
     if type(callee) ~= "function" then
       local name = node.callee.name or "this"
       if values.is_undefined(callee) then
-        fail(node.line, callee.owner and "the method '%s' of %ss is not supported" or "the function '%s' is not supported",
-          name, callee.owner)
+        if callee.owner then fail(node.line, "the method '%s' of %ss is not supported", name, callee.owner) end
+        fail(node.line, "the function '%s' is not supported", name)
       end
       fail(node.line, "'%s' is a %s and cannot be called", name, values.kind(callee))
     end
@@ -345,6 +345,7 @@ return function(pl)
     loop.namespace = false
     for i = 1, list.n do
       local inner = new_scope(scope)
+      run.steps = run.steps + ROUND_STEPS
       run:charge(nil, node.line)
       loop_of(list, i, loop)
       inner.names.loop = loop

@@ -190,7 +190,7 @@ return function(pl)
 
   local function pairs_of(dict)
     local list = {}
-    for i, key in ipairs(dict.keys) do list[i] = values.list({ key, dict.map[key] }) end
+    for i, key in ipairs(dict.keys) do list[i] = values.tuple({ key, dict.map[key] }) end
     return values.list(list)
   end
 

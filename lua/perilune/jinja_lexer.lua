@@ -9,9 +9,14 @@ local lexer = {}
 
 local MAX_BYTES = 1 << 20
 
-local function line_at(source, at)
-  local _, n = source:sub(1, at - 1):gsub("\n", "")
-  return n + 1
+-- A function from places, ascending, to their lines.
+local function counter(source)
+  local line, last = 1, 1
+  return function(at)
+    line = line + select(2, source:sub(last, at - 1):gsub("\n", ""))
+    last = at
+    return line
+  end
 end
 
 function lexer.fail(line, format, ...)
@@ -144,14 +149,14 @@ end
 function lexer.read(source)
   if #source > MAX_BYTES then lexer.fail(1, "a template of over %d bytes", MAX_BYTES) end
   source = source:gsub("\r\n?", "\n"):gsub("\n$", "")
-  local out, at, line_starting = {}, 1, true
+  local out, at, line_starting, line_at = {}, 1, true, counter(source)
   local function add_text(text, line)
     if text ~= "" then out[#out + 1] = { kind = "text", value = text, line = line } end
   end
   while true do
     local from, _, opening = source:find("({[{%%#])", at)
     if not from then break end
-    local line, sign = line_at(source, from), source:match("^[-+]", from + 2) or ""
+    local line, sign = line_at(from), source:match("^[-+]", from + 2) or ""
     add_text(before_tag(source:sub(at, from - 1), sign, opening, line_starting), line)
     local raw_left, raw, raw_next, raw_starting = nil, nil, nil, nil
     if opening == "{%" then raw_left, raw, raw_next, raw_starting = read_raw(source, from, line) end
@@ -166,11 +171,11 @@ function lexer.read(source)
       out[#out + 1] = { kind = "begin", value = opening, line = line }
       local closing
       at, closing = read_tag(source, from + 2 + #sign, CLOSE[opening], out, line)
-      out[#out + 1] = { kind = "end", value = opening, line = line_at(source, at) }
+      out[#out + 1] = { kind = "end", value = opening, line = line_at(at) }
       at, line_starting = after_tag(source, at, closing, opening)
     end
   end
-  add_text(source:sub(at), line_at(source, at))
+  add_text(source:sub(at), line_at(at))
   return out
 end
 

@@ -167,7 +167,7 @@ function Parser:parenthesized(line)
   end
   self:expect("operator", ")")
   if #list == 1 and not comma then return list[1] end
-  return self:node("list", { items = list, line = line })
+  return self:node("list", { items = list, tuple = true, line = line })
 end
 
 function Parser:primary()

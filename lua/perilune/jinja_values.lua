@@ -25,6 +25,12 @@ function values.list(items, n)
   return setmetatable(items, List)
 end
 
+-- A list that prints as a tuple.
+function values.tuple(items)
+  items.tuple = true
+  return values.list(items)
+end
+
 function values.dict() return setmetatable({ keys = {}, map = {} }, Dict) end
 
 local function check_key(key, line)
@@ -123,6 +129,7 @@ local function represent(value, depth)
   if values.is_list(value) then
     local parts = {}
     for i = 1, value.n do parts[i] = represent(value[i], depth + 1) end
+    if value.tuple then return "(" .. table.concat(parts, ", ") .. (value.n == 1 and ",)" or ")") end
     return "[" .. table.concat(parts, ", ") .. "]"
   elseif values.is_dict(value) then
     local parts = {}

@@ -19,8 +19,8 @@ describe("the programs", function()
     end)
   end
 
-  local names = { "ablate", "attention", "convert", "generate", "induction", "inspect", "layer_walk",
-    "logit_lens", "next", "one_head", "patch", "perplexity", "residual", "steer", "tokens" }
+  local names = { "ablate", "attention", "chat", "constrain", "convert", "generate", "induction", "inspect",
+    "layer_walk", "logit_lens", "next", "one_head", "patch", "perplexity", "residual", "steer", "tokens" }
 
   it("each know --help, with options that all have", function()
     for _, name in ipairs(names) do
@@ -35,8 +35,10 @@ describe("the programs", function()
 
   it("each name a model that is not there", function()
     for _, name in ipairs(names) do
-      local file = name ~= "inspect" and name ~= "patch" and name ~= "steer" and "tests/lua/run.lua" or nil
-      local status, _, err = program.run({ name, "-m", "/nowhere/m.gguf", file })
+      local bare = name == "chat" or name == "inspect" or name == "patch" or name == "steer"
+      local words = { name, "-m", "/nowhere/m.gguf", not bare and "tests/lua/run.lua" or nil }
+      if name == "constrain" then words[4] = "--regex=a" end
+      local status, _, err = program.run(words)
       assert.are.equal(1, status, name)
       assert.is_truthy(err:find("^perilune: /nowhere/m.gguf"), err)
     end
@@ -154,6 +156,41 @@ describe("the programs", function()
     local expected = logits:cross_entropy(ids:narrow(0, 1, n - 1))
     local out = run("perplexity", { "-" }, text)
     assert.is_true(math.abs(expected - tonumber(out:match("per token +([%d.]+)"))) < 1e-3)
+  end)
+end)
+
+describe("the programs about form and conversation", function()
+  local path = program.model()
+
+  it("constrain: keeps to a regular expression and shows the grammar", function()
+    local status, out = program.run({ "constrain", "--regex", "[ab]{2}", "--show-grammar" })
+    assert.are.equal(0, status)
+    assert.is_truthy(out:find("^root ::="))
+    status = program.run({ "constrain", "x" })
+    assert.are.equal(2, status)
+    if not path then return pending("no trained model is here") end
+    local _, text, err = program.run({ "constrain", "-m", path, "-t", "1", "--regex", "(yes|no), [a-z]{3}!", "Well: " })
+    assert.is_truthy(text:find("^Well: yes, %l%l%l!\n") or text:find("^Well: no, %l%l%l!\n"), text)
+    assert.is_truthy(err:find("(complete)", 1, true) and err:find("%% of the model's probability"), err)
+  end)
+
+  it("chat: answers line by line, with the model's template or a plain form", function()
+    if not path then return pending("no trained model is here") end
+    local args = { "chat", "-m", path, "-t", "1", "-n", "8", "--seed", "1" }
+    local status, out, err = program.run(args, "hello\n/what\n/new\nhello\n/quit\nnever\n")
+    assert.are.equal(0, status)
+    assert.is_truthy(err:find("plain User/Assistant form", 1, true) and err:find("/what is no command", 1, true))
+    local half = #out // 2
+    assert.are.equal(out:sub(1, half), out:sub(half + 1))
+    local file = os.tmpname()
+    local handle = io.open(file, "w")
+    handle:write("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
+    handle:close()
+    args[#args + 1], args[#args + 2] = "--template", file
+    local good, _, notes = program.run(args, "hello\nagain\n")
+    os.remove(file)
+    assert.are.equal(0, good)
+    assert.is_falsy(notes:find("plain", 1, true))
   end)
 end)
 

@@ -37,6 +37,18 @@ function pl.constraint_name(opts) end
 ---@return perilune.Grammar?
 function pl.constraint(opts, tokenizer) end
 
+--- A template in Jinja as chat templates use it: a function from variables to the text. What it does
+--- not have is an error that names it and its line; no template can hang.
+---@param source string
+---@return fun(variables: table): string
+function pl.jinja(source) end
+
+--- A conversation for models without a chat template: "User: ...\nAssistant: ...".
+---@param messages table|string
+---@param opts? {add_generation_prompt?: boolean}
+---@return string
+function pl.plain_chat(messages, opts) end
+
 --- Where a text stands in a grammar. In a chain of samplers it removes what may not come next.
 ---@class perilune.Grammar
 ---@field may_end boolean the text may end here

@@ -146,6 +146,17 @@ function Model:generate(prompt, opts) end
 ---@return perilune.Result
 function Model:complete(prompt, opts) end
 
+--- The source of the model's chat template, or nil.
+---@return string?
+function Model:chat_template() end
+
+--- The text that the model's chat template makes of messages. The template's language is in
+--- `pl.jinja`; `variables` are more values for it.
+---@param messages table|string list of {role = ..., content = ...}, or what a user says
+---@param opts? {add_generation_prompt?: boolean, continue_final_message?: boolean, tools?: table[], documents?: table[], tokenize?: boolean, chat_template?: string, variables?: table} tokenize: ids instead of text
+---@return string|perilune.Tensor
+function Model:apply_chat_template(messages, opts) end
+
 --- Calls fn wherever the point is passed in the default session, in every layer unless one is
 --- named. See `hook_points`.
 ---@param point string "blocks.2.attn.hook_z", "resid_post", "blocks.*.attn.hook_pattern"
