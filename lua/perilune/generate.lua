@@ -69,13 +69,23 @@ return function(pl, core)
   end
 
   -- The chain that the options mean: grammar, function, top_k, top_p, min_p, temp, dist.
+  -- With it, the grammars in it: copies of the script's own, which the generator moves on.
   local function make_chain(opts, grammar)
+    local grammars = { grammar }
     if opts.chain then
       for _, name in ipairs({ "sampler", table.unpack(shorthand) }) do
         if opts[name] ~= nil then pl.fail("argument", "chain already says what '%s' would", name) end
       end
-      if not grammar or type(opts.chain) ~= "table" then return opts.chain end
-      return { grammar, table.unpack(opts.chain) }
+      if type(opts.chain) ~= "table" then return opts.chain, grammars end
+      local chain = { grammar }
+      for _, item in ipairs(opts.chain) do
+        if pl.is_grammar(item) then
+          item = item:fork()
+          grammars[#grammars + 1] = item
+        end
+        chain[#chain + 1] = item
+      end
+      return chain, grammars
     end
     local chain = { grammar }
     chain[#chain + 1] = check_function(opts, "sampler")
@@ -83,7 +93,7 @@ return function(pl, core)
       if opts[name] ~= nil then chain[#chain + 1] = { [name] = opts[name] } end
     end
     chain[#chain + 1] = "dist"
-    return chain
+    return chain, grammars
   end
 
   -- -- the generator ------------------------------------------------------------------------
@@ -132,7 +142,8 @@ return function(pl, core)
     self.prompt = type(prompt) == "string" and tok and tok:encode(prompt) or prompt
     self.grammar = pl.constraint(opts, tok)
     if opts.token_healing then take_back(self) end
-    self.chain = core.new_chain(make_chain(opts, self.grammar), config.d_vocab, self.seed, 0, model)
+    local chain, grammars = make_chain(opts, self.grammar)
+    self.chain, self.grammars = core.new_chain(chain, config.d_vocab, self.seed, 0, model), grammars
     self.n_prompt = self.seq.length
     self.record = opts.record and core.record(self.seq, opts.record)
     return self
@@ -202,12 +213,20 @@ return function(pl, core)
     return held
   end
 
+  -- Whether a grammar's text is whole, so that nothing may follow.
+  local function is_complete(self)
+    for _, grammar in ipairs(self.grammars) do
+      if not grammar.may_go_on then return true end
+    end
+    return false
+  end
+
   -- Why this token would be the last one, before its text is looked at.
   local function reason_to_end(self, id)
     if self.end_ids[id] then return "stop", true end
     if self.tokenizer and not self.opts.ignore_eos and id < self.tokenizer.n_tokens
       and self.tokenizer:is_end(id) then return "eos", true end
-    if self.grammar and not self.grammar.may_go_on then return "grammar" end
+    if is_complete(self) then return "grammar" end
     if #self.ids + 1 >= self.limit then return "length" end
     if self.deadline and core.clock() >= self.deadline then return "time" end
   end
@@ -231,13 +250,13 @@ return function(pl, core)
       self.seq:extend(self.ids[#self.ids], self.feed)
     end
     if self.limit <= 0 then return finish(self, "length") end
-    if self.grammar and not self.grammar.may_go_on then return finish(self, "grammar") end
+    if is_complete(self) then return finish(self, "grammar") end
     local pos = self.n_prompt + #self.ids
     local context = self.context
     context.pos, context.n = pos, #self.ids
     local logits = self.opts.logits and self.logits:clone() or nil
     local id, prob, entropy = self.chain:sample(self.logits, pos, context)
-    if self.grammar then self.grammar:accept(id) end
+    for _, grammar in ipairs(self.grammars) do grammar:accept(id) end
     local reason, silent = reason_to_end(self, id)
     local piece, stopped = release(self, text_of(self, id, silent, reason ~= nil), reason ~= nil)
     reason = stopped or reason

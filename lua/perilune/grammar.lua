@@ -33,6 +33,14 @@ return function(pl, core)
     return core.new_grammar(text, name, tokenizer_of(owner))
   end
 
+  local Grammar = core.types["perilune.grammar"]
+
+  function pl.is_grammar(value)
+    if type(value) ~= "userdata" then return false end
+    local good, method = pcall(function() return value.allowed_ids end)
+    return good and method == Grammar.allowed_ids
+  end
+
   local kinds = { "grammar", "regex", "json_schema" }
 
   -- Which of the options constrains the text, or nil.
@@ -54,7 +62,7 @@ return function(pl, core)
     if not name then return nil end
     if not tok then pl.fail("state", "%s: the model has no tokenizer", name) end
     local value = opts[name]
-    if name == "grammar" and type(value) == "userdata" then return value:fork() end
+    if name == "grammar" and pl.is_grammar(value) then return value:fork() end
     if name == "grammar" then return pl.grammar(value, tok) end
     return core.new_grammar(pl[name .. "_grammar"](value), name, tok)
   end

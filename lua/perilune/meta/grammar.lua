@@ -11,6 +11,10 @@ local pl = {}
 ---@return perilune.Grammar
 function pl.grammar(text, owner) end
 
+---@param value any
+---@return boolean
+function pl.is_grammar(value) end
+
 --- The GBNF of a regular expression, which the whole text must match: literals, `.`, classes with
 --- `\d \w \s \D \W \S`, groups, `|`, `* + ? {m} {m,} {m,n}`, `^` at the beginning and `$` at the end.
 --- Anything else is an error that names it.
