@@ -125,6 +125,10 @@ static pl_status apply_grammar(pl_sampler *self, pl_candidates *c, pl_error *err
     return pl_lua_apply_grammar(self->state, c, err);
 }
 
+static pl_status accept_grammar(pl_sampler *self, int32_t id, pl_error *err) {
+    return pl_lua_accept_grammar(self->state, id, err);
+}
+
 static pl_status clone_grammar(pl_sampler *copy, const pl_sampler *from, pl_error *err) {
     (void)err;
     copy->state = from->state; /* until it is adopted */
@@ -132,7 +136,7 @@ static pl_status clone_grammar(pl_sampler *copy, const pl_sampler *from, pl_erro
 }
 
 static const pl_sampler_kind grammar_kind = {
-    .name = "grammar", .apply = apply_grammar, .clone = clone_grammar};
+    .name = "grammar", .apply = apply_grammar, .accept = accept_grammar, .clone = clone_grammar};
 
 /* -- appending --------------------------------------------------------------------------------- */
 

@@ -38,6 +38,12 @@ pl_status pl_lua_apply_grammar(void *userdata, pl_candidates *c, pl_error *err) 
     return pl_grammar_state_apply(g->state, c, err);
 }
 
+pl_status pl_lua_accept_grammar(void *userdata, int32_t id, pl_error *err) {
+    const grammar *g = userdata;
+    if (!g->state) return pl_fail(err, PL_ERR_STATE, "grammar: it is closed");
+    return pl_grammar_state_accept(g->state, id, err);
+}
+
 static grammar *push(lua_State *L) {
     grammar *g = lua_newuserdatauv(L, sizeof *g, 0);
     g->state = NULL;

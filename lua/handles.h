@@ -71,10 +71,12 @@ void pl_lua_push_tokenizer(lua_State *L, pl_tokenizer *tok, pl_model *model);
 const pl_tokenizer *pl_lua_check_tokenizer(lua_State *L, int arg);
 
 /* A grammar as a sampler's state: the userdata at arg, which must stay alive, or NULL when it is
- * another thing; and what the sampler does. [-0, +0, -] */
+ * another thing; and what the sampler does. It goes on from where the grammar stands, and a reset
+ * of its chain leaves it there. [-0, +0, -] */
 void *pl_lua_test_grammar(lua_State *L, int arg);
 struct pl_candidates;
 pl_status pl_lua_apply_grammar(void *userdata, struct pl_candidates *c, pl_error *err);
+pl_status pl_lua_accept_grammar(void *userdata, int32_t id, pl_error *err);
 
 /* The ids that a script means by the value at index arg: an integer, a list of integers, a 1-D
  * integer tensor, or a text, which `tok` encodes (NULL: text is an error). Pushes whatever keeps

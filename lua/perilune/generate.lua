@@ -169,6 +169,7 @@ return function(pl, core)
     if self.tokenizer then self.decoder = self.tokenizer:decoder({ keep_leading = true }) end
     self.context = { seq = seq, model = self.model, n_prompt = self.n_prompt, seed = self.seed,
       ids = seq:tokens():to_table() }
+    self.chain:reset(self.context.ids)
   end
 
   local function finish(self, reason)
@@ -256,7 +257,7 @@ return function(pl, core)
     context.pos, context.n = pos, #self.ids
     local logits = self.opts.logits and self.logits:clone() or nil
     local id, prob, entropy = self.chain:sample(self.logits, pos, context)
-    for _, grammar in ipairs(self.grammars) do grammar:accept(id) end
+    self.chain:accept(id)
     local reason, silent = reason_to_end(self, id)
     local piece, stopped = release(self, text_of(self, id, silent, reason ~= nil), reason ~= nil)
     reason = stopped or reason

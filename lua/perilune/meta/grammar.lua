@@ -53,7 +53,8 @@ function pl.jinja(source) end
 ---@return string
 function pl.plain_chat(messages, opts) end
 
---- Where a text stands in a grammar. In a chain of samplers it removes what may not come next.
+--- Where a text stands in a grammar. In a chain of samplers it removes what may not come next, and
+--- moves on with what the chain accepts; `generate` works with copies, so that a script's own stays.
 ---@class perilune.Grammar
 ---@field may_end boolean the text may end here
 ---@field may_go_on boolean there is something that may follow
