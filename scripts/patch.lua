@@ -24,7 +24,6 @@ cli.page_option(parser)
 local args = cli.parse(parser)
 if args.clean and not args.corrupted then cli.usage("two prompts are needed, or none") end
 local model = cli.load(args)
-local config = model.config
 local clean, clean_tokens = cli.prompt(model, { args.clean },
   "The little girl went home to her mother, and the little")
 local corrupted, tokens = cli.prompt(model, { args.corrupted },
@@ -45,9 +44,7 @@ end
 if #differing == 0 then cli.usage("the prompts are the same") end
 
 local points = { "resid_pre", "attn_out", "mlp_out" }
-local clean_logits, cache = model:run_with_cache(clean, { "resid_pre", "attn_out", "mlp_out", "z" })
-local corrupted_logits, streams = model:run_with_cache(corrupted, "resid_pre")
-
+local clean_logits, corrupted_logits = model:forward(clean), model:forward(corrupted)
 local answer = args.answer and model:to_single_token(args.answer) or clean_logits[-1]:argmax()
 local wrong = args.wrong and model:to_single_token(args.wrong) or corrupted_logits[-1]:argmax()
 if answer == wrong then
@@ -58,38 +55,13 @@ local function difference(logits) return logits[answer] - logits[wrong] end
 local best, worst = difference(clean_logits[-1]), difference(corrupted_logits[-1])
 local function recovered(logits) return (difference(logits) - worst) / (best - worst) end
 
--- Runs the corrupted prompt once for each of a list of {layer, pos, head} of one layer, side by side as
--- many as fit into one pass: every sequence has an edit of its own. Layers before change nothing and
--- are left out.
-local side_by_side = math.max(1, model.default_session.n_batch // #corrupted)
-local function run_each(point, layer, places)
-  local values = {}
-  local entering = streams[("blocks.%d.hook_resid_pre"):format(layer)]
-  for first = 1, #places, side_by_side do
-    local items = { from_layer = layer }
-    for i = first, math.min(#places, first + side_by_side - 1) do
-      local seq = model:sequence()
-      pl.edit.patch(seq, point, cache, places[i])
-      items[#items + 1] = { seq, corrupted, residual = entering, logits = "last" }
-    end
-    for _, logits in ipairs(pl.partial(items)) do values[#values + 1] = recovered(logits) end
-    for _, item in ipairs(items) do item[1]:close() end
-  end
-  return values
-end
-
--- A row for each layer, in it a column for each of n places: what = "pos" or "head".
-local function sweep(point, what, n)
-  local rows = {}
+-- A row for each layer, in it a column for each position or head.
+local function sweep(point, by)
   local show, finish = terminal.progress()
-  for layer = 0, config.n_layers - 1 do
-    local places = {}
-    for i = 1, n do places[i] = { layer = layer, [what] = i - 1 } end
-    rows[layer + 1] = run_each(point, layer, places)
-    show((layer + 1) / config.n_layers, ("%s, layer %d"):format(point, layer))
-  end
+  local values = pl.patching.sweep(model, clean, corrupted, point, recovered, { by = { "layer", by },
+    progress = function(share) show(share, point) end })
   finish()
-  return rows
+  return values:to_table()
 end
 
 local function piece(id) return terminal.piece(model:to_str_tokens({ id })[1]) end
@@ -104,11 +76,11 @@ print("* differing  " .. table.concat(differing, " "))
 print(summary .. "\n\nHow much of the way back one clean activation goes:")
 local views = {}
 for i, point in ipairs(points) do
-  views[i] = { name = names[point], values = sweep(point, "pos", #corrupted), format = "%.2f", diverging = true }
+  views[i] = { name = names[point], values = sweep(point, "pos"), format = "%.2f", diverging = true }
   print("\n" .. terminal.paint(names[point], "orange"))
   heatmap.print { values = views[i].values, rows = "layer", columns = marked, format = "%.2f", diverging = true }
 end
-local heads = sweep("z", "head", config.n_heads)
+local heads = sweep("z", "head")
 print("\n" .. terminal.paint("single heads, at all tokens", "orange"))
 heatmap.print { values = heads, rows = "layer", columns = "head", format = "%.2f", diverging = true }
 

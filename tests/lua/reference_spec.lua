@@ -39,10 +39,10 @@ describe("the annotations", function()
   end)
 end)
 
-describe("the annotations of pl.edit and pl.analysis", function()
+describe("the annotations of pl.edit, pl.analysis and pl.patching", function()
   it("describe every function, and no other", function()
     local set = described()
-    for _, part in ipairs { "edit", "analysis" } do
+    for _, part in ipairs { "edit", "analysis", "patching" } do
       for name in pairs(pl[part]) do assert.is_true(set["pl." .. part .. "." .. name], name) end
       for name in pairs(set) do
         local found = name:match("^pl%." .. part .. "%.(.*)$")

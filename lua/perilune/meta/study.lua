@@ -413,3 +413,30 @@ function Factored:eigvals() end
 ---@return perilune.Tensor s [r]
 ---@return perilune.Tensor vt [r, n]
 function Factored:svd() end
+
+--- Patching sweeps: activations of a clean run put, one by one, into the run of a corrupted prompt.
+pl.patching = {}
+
+--- The metric of the corrupted run for every place at which the clean run's activation is put in. Only
+--- rows from the patched position on, and layers from the patched one on, are run again, many patches
+--- side by side.
+---@param model perilune.Model
+---@param clean perilune.ids
+---@param corrupted perilune.ids of as many tokens
+---@param point string a short name: "resid_pre", "attn_out", "mlp_out", "z", "q", "pattern", ...
+---@param metric fun(logits: perilune.Tensor): number of the last position's logits [d_vocab]
+---@param opts? {by?: string[], batch?: integer, progress?: fun(share: number)} by: {"layer", "pos"}, {"layer", "head"} or {"layer", "head", "pos"}; patches side by side at most, 32 unless said otherwise
+---@return perilune.Tensor values float32, dimensions as `by` names them
+function pl.patching.sweep(model, clean, corrupted, point, metric, opts) end
+
+--- Path patching (Wang et al. 2022): for every head, the metric of the corrupted run when the receivers
+--- read what they would if this head alone had spoken as in the clean run. Heads between stay as they
+--- were, MLPs answer freely.
+---@param model perilune.Model
+---@param clean perilune.ids
+---@param corrupted perilune.ids
+---@param receivers "logits"|table[] the end of the model, or a list of {layer, head, input = "q"|"k"|"v"}
+---@param metric fun(logits: perilune.Tensor): number
+---@param opts? {batch?: integer}
+---@return perilune.Tensor values float32 [layer, head]
+function pl.patching.paths(model, clean, corrupted, receivers, metric, opts) end
