@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "../engine/base/error.h"
+#include "../engine/base/random.h"
 #include "common.h"
 #include "folders.h"
 #include "handles.h"
@@ -37,6 +38,14 @@ static int wall_clock(lua_State *L) {
     return 1;
 }
 
+/* uniform(seed, stream, counter) -> a number in [0, 1) that depends on these three only */
+static int uniform(lua_State *L) {
+    pl_random random = {(uint64_t)luaL_checkinteger(L, 1), (uint64_t)luaL_checkinteger(L, 2),
+                        (uint64_t)luaL_checkinteger(L, 3)};
+    lua_pushnumber(L, pl_random_uniform_f64(&random));
+    return 1;
+}
+
 /* clear_interrupt() -> whether Ctrl-C had been pressed */
 static int clear_interrupt(lua_State *L) {
     lua_pushboolean(L, pl_lua_interrupt_clear());
@@ -46,6 +55,7 @@ static int clear_interrupt(lua_State *L) {
 void pl_lua_open_library(lua_State *L) {
     static const luaL_Reg functions[] = {{"nearest", nearest},
                                          {"clock", wall_clock},
+                                         {"uniform", uniform},
                                          {"clear_interrupt", clear_interrupt},
                                          {"list_folder", pl_lua_list_folder},
                                          {"make_folder", pl_lua_make_folder},

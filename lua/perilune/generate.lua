@@ -326,6 +326,12 @@ return function(pl, core)
 
   -- The whole continuation: text, ids, finish_reason, stop (the stop string found), seed,
   -- n_prompt, n_new. The text ends before the stop string.
-  function Model:complete(prompt, opts) return complete((self:generate(prompt, opts))) end
+  -- With a strategy's name the options are that strategy's: see pl.strategies.
+  function Model:complete(prompt, opts)
+    if type(opts) ~= "table" or opts.strategy == nil then return complete((self:generate(prompt, opts))) end
+    local own = {}
+    for key, value in pairs(opts) do own[key] = key ~= "strategy" and value or nil end
+    return pl.strategies[opts.strategy](self, prompt, own)
+  end
   function Sequence:complete(prompt, opts) return complete((self:generate(prompt, opts))) end
 end

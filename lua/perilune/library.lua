@@ -35,4 +35,5 @@ return function(pl, core)
   require "perilune.factored"(pl, core)
   require "perilune.analysis"(pl, core)
   require "perilune.generate"(pl, core)
+  require "perilune.strategies"(pl, core)
 end

@@ -4,7 +4,7 @@ local reference = require "perilune.reference"
 -- The functions that the annotations describe, as a set of "Owner.name".
 local function described()
   local set = {}
-  for _, file in ipairs({ "model", "tensor", "study", "grammar" }) do
+  for _, file in ipairs({ "model", "tensor", "study", "grammar", "strategies" }) do
     for line in io.lines(pl.home .. "/lua/perilune/meta/" .. file .. ".lua") do
       local name = line:match("^function%s+([%w_%.:]+)")
       if name then set[name:gsub(":", ".")] = true end
@@ -48,6 +48,17 @@ describe("the annotations of pl.edit, pl.analysis and pl.patching", function()
         local found = name:match("^pl%." .. part .. "%.(.*)$")
         assert.is_true(not found or pl[part][found] ~= nil, name)
       end
+    end
+  end)
+end)
+
+describe("the annotations of pl.strategies", function()
+  it("describe every strategy, and no other", function()
+    local set = described()
+    for name in pairs(pl.strategies) do assert.is_true(set["pl.strategies." .. name], name) end
+    for name in pairs(set) do
+      local found = name:match("^pl%.strategies%.(.*)$")
+      assert.is_true(not found or pl.strategies[found] ~= nil, name)
     end
   end)
 end)

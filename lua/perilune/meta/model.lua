@@ -140,7 +140,7 @@ function Model:forward(prompt, opts) end
 ---@return perilune.Generator
 function Model:generate(prompt, opts) end
 
---- Continues a prompt to the end.
+--- Continues a prompt to the end; with strategy = NAME by one of `pl.strategies`, with its options.
 ---@param prompt perilune.ids
 ---@param opts? perilune.GenerateOptions
 ---@return perilune.Result

@@ -1,0 +1,52 @@
+---@meta
+
+-- Decoding strategies: pl.strategies.NAME(model, prompt, opts), and texts of several prompts at once.
+
+local pl = {}
+
+---@class perilune.StrategyOptions
+---@field max_new_tokens? integer until the end of the context unless said otherwise
+---@field seed? integer random unless said otherwise; the one used is in the result
+---@field stop? string|string[] the text ends before it
+---@field stop_token_ids? integer|integer[]
+---@field ignore_eos? boolean
+---@field max_time? number seconds
+---@field on_step? fun(piece: string, step: table): boolean? false ends the text
+---@field temp? number as of `Model:generate`, where the strategy draws tokens or shapes the logits
+---@field top_k? integer
+---@field top_p? number
+---@field min_p? number
+---@field sampler? fun(logits: perilune.Tensor, ctx: table)
+---@field chain? table
+local StrategyOptions = {}
+
+--- Several prompts by one strategy, in joined passes; each result is what the prompt gives alone.
+---@param model perilune.Model
+---@param prompts perilune.ids[]
+---@param opts? table options of the strategy, and strategy = "sample" or another one's name
+---@return perilune.Result[]
+function pl.batch(model, prompts, opts) end
+
+--- All strategies by name, read when first asked for. Each has `name`, `options` (the names that it
+--- knows) and `batch(self, model, prompts, opts)`.
+pl.strategies = {}
+
+--- Greedy search and sampling, a token at a time, as `Model:complete`.
+---@param model perilune.Model
+---@param prompt perilune.ids
+---@param opts? perilune.StrategyOptions
+---@return perilune.Result
+function pl.strategies.sample(model, prompt, opts) end
+
+--- Beam search. Options: num_beams (4), num_return_sequences (1), length_penalty (1), early_stopping
+--- (false; true or "never"), num_beam_groups (1) with diversity_penalty (0), force_words_ids (phrases:
+--- texts, ids, or lists of alternatives), do_sample (draw beams). The result has `sequences`, a list
+--- of {text, ids, score, sum_logprobs, finish_reason} from the best on, their `scores`, and with
+--- forced words `constraints_met`.
+---@param model perilune.Model
+---@param prompt perilune.ids
+---@param opts? perilune.StrategyOptions
+---@return perilune.Result
+function pl.strategies.beam_search(model, prompt, opts) end
+
+return pl

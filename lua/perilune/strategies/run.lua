@@ -1,0 +1,394 @@
+-- What strategies have in common: a run holds the options, the prompt, the sequences and the text of
+-- one continuation. A strategy is made of a name, options of its own and a function of the run:
+--
+--     return Run.strategy("mine", { "my_option" }, function(run)
+--       local seq = run:sequence()
+--       local logits = run:feed(seq, run.prompt)
+--       repeat
+--         local id = logits:argmax()
+--         local over = run:put(id)
+--         if not over then logits = run:feed(seq, id) end
+--       until over
+--     end)
+--
+-- The function may return a table of further fields for the result. All that the run opened is
+-- closed at its end. In a batch, run:feed and run:extend join the passes of all runs.
+
+local pl = require "perilune"
+
+local Run = {}
+Run.__index = Run
+
+local shared = { "max_new_tokens", "seed", "stop", "stop_token_ids", "ignore_eos", "max_time", "on_step" }
+local sampling = { "temp", "top_k", "top_p", "min_p", "sampler", "chain" }
+local synonyms = { temperature = "temp", max_tokens = "max_new_tokens", n_predict = "max_new_tokens",
+  max_length = "max_new_tokens", stop_strings = "stop", eos_token_id = "stop_token_ids", beams = "num_beams",
+  beam_width = "num_beams", beam_size = "num_beams", n_beams = "num_beams", alpha = "penalty_alpha",
+  cfg_scale = "guidance_scale", draft = "draft_model", assistant_model = "draft_model", n_best = "num_return_sequences",
+  num_assistant_tokens = "n_draft", random_seed = "seed" }
+
+-- -- options ---------------------------------------------------------------------------------------
+
+-- A whole number of the options, from `least` on.
+function Run:whole(name, otherwise, least)
+  local value = self.opts[name]
+  if value == nil then return otherwise end
+  local whole = math.tointeger(value)
+  if not whole or whole < (least or 0) then
+    pl.fail("argument", "%s = %s: expected a whole number from %d", name, tostring(value), least or 0)
+  end
+  return whole
+end
+
+-- A number of the options, from `least` to `most`.
+function Run:number(name, otherwise, least, most)
+  local value = self.opts[name]
+  if value == nil then return otherwise end
+  if type(value) ~= "number" or not (value >= (least or -math.huge) and value <= (most or math.huge))
+    or value ~= value or math.abs(value) == math.huge then
+    pl.fail("argument", "%s = %s: expected a number%s%s", name, tostring(value),
+      least and (" from %g"):format(least) or "", most and (" to %g"):format(most) or "")
+  end
+  return value
+end
+
+-- A value of the options that must be of a type: "function", "table", ...
+function Run:typed(name, kind, needed)
+  local value = self.opts[name]
+  if value == nil and not needed then return nil end
+  if type(value) ~= kind then pl.fail("argument", "%s is a %s: expected a %s", name, type(value), kind) end
+  return value
+end
+
+-- Ids of a text, a list or a tensor of ids, as a list.
+function Run:encode(value, what)
+  local kind = type(value)
+  if kind == "string" then
+    return self.model:encode(value):to_table()
+  elseif kind == "number" then
+    return { value }
+  elseif kind == "userdata" and value.to_table then
+    return value:to_table()
+  elseif kind ~= "table" then
+    pl.fail("argument", "%s is a %s: expected a text or ids", what, kind)
+  end
+  return table.move(value, 1, #value, 1, {})
+end
+
+local function check_stops(run)
+  local stop = run.opts.stop
+  if type(stop) == "string" then stop = { stop } end
+  if stop ~= nil and type(stop) ~= "table" then pl.fail("argument", "stop: expected a string or a list of strings") end
+  for i, text in ipairs(stop or {}) do
+    if type(text) ~= "string" or text == "" then
+      pl.fail("argument", "stop: item %d is not a string with something in it", i)
+    end
+  end
+  if stop and #stop > 0 and not run.tokenizer then pl.fail("argument", "stop: the model has no tokenizer") end
+  return stop or {}
+end
+
+local function check_end_ids(run)
+  local ids, set = run.opts.stop_token_ids, {}
+  if type(ids) == "number" then ids = { ids } end
+  for i, id in ipairs(ids or {}) do
+    set[math.tointeger(id) or pl.fail("argument", "stop_token_ids: item %d is not an id", i)] = true
+  end
+  return set
+end
+
+local function new(strategy, model, prompt, opts)
+  opts = pl.check_options(strategy.name, opts, strategy.options, synonyms)
+  if type(model) ~= "userdata" or not model.config then
+    pl.fail("argument", "%s: expected a model, got a %s", strategy.name, type(model))
+  end
+  if not model.config.causal then
+    pl.fail("unsupported", "%s sees later tokens too: it cannot continue a text", model.config.arch)
+  end
+  local self = setmetatable({ model = model, session = model.default_session, tokenizer = model.tokenizer,
+    opts = opts, open = {}, ids = {}, text = "", given = 0 }, Run)
+  self.prompt = self:encode(prompt, strategy.name .. ": the prompt")
+  if #self.prompt == 0 then pl.fail("argument", "%s: the prompt is empty", strategy.name) end
+  self.n_prompt, self.n_vocab = #self.prompt, model.config.d_vocab
+  self.limit = math.min(self:whole("max_new_tokens", math.maxinteger), self.session.n_ctx - self.n_prompt)
+  self.seed = self:whole("seed", nil) or math.random(0) & 0xffffffff
+  self.stops, self.end_ids = check_stops(self), check_end_ids(self)
+  self.on_step = self:typed("on_step", "function")
+  local max_time = self:number("max_time", nil, 0)
+  self.deadline = max_time and pl.clock() + max_time
+  if self.tokenizer then self.decoder = self.tokenizer:decoder({ keep_leading = true }) end
+  return self
+end
+
+-- -- sequences and passes --------------------------------------------------------------------------
+
+-- A new, empty sequence of this model, or of another one.
+function Run:sequence(model)
+  local seq = (model or self.model):sequence()
+  self.open[seq] = true
+  return seq
+end
+
+function Run:fork(seq)
+  local copy = seq:fork()
+  self.open[copy] = true
+  return copy
+end
+
+function Run:drop(seq)
+  self.open[seq] = nil
+  seq:close()
+end
+
+-- One pass over items {seq, ids, logits = "last"|"all"|"none"}: the logits of each.
+function Run:extend(items)
+  if #items == 0 then return {} end
+  return self.batched and coroutine.yield(items) or pl.extend(items)
+end
+
+-- One sequence's pass: its last logits, or those of all rows.
+function Run:feed(seq, ids, rows)
+  return self:extend({ { seq, ids, logits = rows or "last" } })[1]
+end
+
+-- -- choosing --------------------------------------------------------------------------------------
+
+-- Where random numbers come from: each purpose has a stream of its own, and each position a place.
+Run.streams = { token = 0, draft = 1, accept = 2, rest = 3, beam = 4, tree = 5 }
+
+-- A number in [0, 1) of this position.
+function Run:uniform(pos, stream) return Run.core.uniform(self.seed, Run.streams[stream], pos) end
+
+local function shaping(run)
+  local opts = run.opts
+  if opts.chain ~= nil then
+    if type(opts.chain) ~= "table" then pl.fail("argument", "chain is a %s: expected a list", type(opts.chain)) end
+    for _, name in ipairs(sampling) do
+      if name ~= "chain" and opts[name] ~= nil then
+        pl.fail("argument", "chain already says what '%s' would", name)
+      end
+    end
+    return table.move(opts.chain, 1, #opts.chain, 1, {})
+  end
+  local list = { run:typed("sampler", "function") }
+  for _, name in ipairs({ "top_k", "top_p", "min_p", "temp" }) do
+    if opts[name] ~= nil then list[#list + 1] = { [name] = opts[name] } end
+  end
+  return list
+end
+
+-- The model's logits as temp, top_k and so on leave them (-inf: removed), as a new tensor.
+function Run:shape(logits, pos, context)
+  local copy = logits:clone()
+  if not self.shaper then
+    local list = shaping(self)
+    if self.opts.chain and list[#list] == "dist" then list[#list] = nil end
+    self.untouched = #list == 0
+    list[#list + 1] = function(shaped)
+      self.shaped = shaped:clone()
+      return 0
+    end
+    self.shaper = Run.core.new_chain(list, self.n_vocab, self.seed, 0, self.model)
+  end
+  if self.untouched then return copy end
+  self.shaper:sample(copy, pos, context or self:context(pos))
+  local shaped = self.shaped
+  self.shaped = nil
+  return shaped
+end
+
+-- A token drawn from logits, by the random number that this position has in this stream.
+function Run:draw(logits, pos, stream)
+  self.drawers = self.drawers or {}
+  local drawer = self.drawers[stream]
+  if not drawer then
+    drawer = Run.core.new_chain({ "dist" }, self.n_vocab, self.seed, Run.streams[stream], self.model)
+    self.drawers[stream] = drawer
+  end
+  return drawer:sample(logits:clone(), pos)
+end
+
+-- What samplers written in Lua are told.
+function Run:context(pos, seq, ids)
+  local all = table.move(self.prompt, 1, self.n_prompt, 1, {})
+  ids = ids or self.ids
+  table.move(ids, 1, #ids, #all + 1, all)
+  return { seq = seq, model = self.model, n_prompt = self.n_prompt, seed = self.seed, ids = all, pos = pos, n = #ids }
+end
+
+-- Log probabilities of the model itself, or of what temp and the others make of it.
+function Run:log_probs(logits, pos, context) return self:shape(logits, pos, context):log_softmax() end
+
+-- -- the text --------------------------------------------------------------------------------------
+
+-- Why this token ends a text, if it does: "stop" or "eos".
+function Run:ends(id)
+  if self.end_ids[id] then return "stop" end
+  local tok = self.tokenizer
+  if tok and not self.opts.ignore_eos and id < tok.n_tokens and tok:is_end(id) then return "eos" end
+end
+
+-- Where the first stop string begins in the text, if one is there.
+local function find_stop(run)
+  local first, found
+  for _, stop in ipairs(run.stops) do
+    local at = run.text:find(stop, 1, true)
+    if at and (not first or at < first) then first, found = at, stop end
+  end
+  return first, found
+end
+
+-- How much of the text cannot be the beginning of a stop string.
+local function safe_length(run)
+  for n = #run.text, 1, -1 do
+    local tail, apart = run.text:sub(-n), true
+    for _, stop in ipairs(run.stops) do
+      if n < #stop and stop:sub(1, n) == tail then apart = false end
+    end
+    if not apart then return #run.text - n end
+  end
+  return #run.text
+end
+
+-- Gives the text that is settled to on_step.
+local function report(run, step, upto)
+  local piece = run.text:sub(run.given + 1, upto)
+  run.given = math.max(run.given, upto)
+  if run.on_step and run.on_step(piece, step) == false then
+    run.finish_reason = run.finish_reason or "script"
+  end
+end
+
+-- Takes the next token of the text; true when it was the last one. `step` holds more fields for on_step.
+function Run:put(id, step)
+  id = math.tointeger(id)
+  step = step or {}
+  step.id, step.pos = id, self.n_prompt + #self.ids
+  local ending = self:ends(id)
+  if ending then
+    self.finish_reason = ending
+    if self.decoder then self.text = self.text .. self.decoder:flush() end
+  else
+    self.ids[#self.ids + 1] = id
+    if self.decoder then self.text = self.text .. self.decoder:put(id) end
+    if #self.ids >= self.limit then self.finish_reason = "length" end
+    if self.finish_reason and self.decoder then self.text = self.text .. self.decoder:flush() end
+  end
+  local at, stop = find_stop(self)
+  if at then self.text, self.stop, self.finish_reason = self.text:sub(1, at - 1), stop, "stop" end
+  if not self.finish_reason and self.deadline and pl.clock() >= self.deadline then self.finish_reason = "time" end
+  step.finish_reason = self.finish_reason
+  if self.on_step then report(self, step, self.finish_reason and #self.text or safe_length(self)) end
+  return self.finish_reason ~= nil
+end
+
+-- Goes back to the first n tokens; what on_step was given is not taken back.
+function Run:take_back(n)
+  for i = #self.ids, n + 1, -1 do self.ids[i] = nil end
+  if not self.decoder then return end
+  self.decoder, self.text = self.tokenizer:decoder({ keep_leading = true }), ""
+  for _, id in ipairs(self.ids) do self.text = self.text .. self.decoder:put(id) end
+end
+
+-- The text of ids that continue the prompt.
+function Run:text_of(ids)
+  if not self.tokenizer then return "" end
+  local decoder, pieces = self.tokenizer:decoder({ keep_leading = true }), {}
+  for i, id in ipairs(ids) do pieces[i] = decoder:put(id) end
+  return table.concat(pieces) .. decoder:flush()
+end
+
+-- -- strategies ------------------------------------------------------------------------------------
+
+local Result = { __tostring = function(result) return result.text end, __name = "perilune.result" }
+
+-- Closes all that the run opened.
+function Run:close()
+  for seq in pairs(self.open) do seq:close() end
+  self.open = {}
+  if self.shaper then self.shaper:close() end
+  for _, drawer in pairs(self.drawers or {}) do drawer:close() end
+  for _, hook in ipairs(self.hooks or {}) do hook:remove() end
+end
+Run.__close = Run.close
+
+-- A hook on a sequence that is gone with the run.
+function Run:hook(seq, ...)
+  self.hooks = self.hooks or {}
+  self.hooks[#self.hooks + 1] = seq:hook(...)
+end
+
+local function finish(run, extra)
+  local result = { text = run.text, ids = run.ids, finish_reason = run.finish_reason or "length", stop = run.stop,
+    seed = run.seed, n_prompt = run.n_prompt, n_new = #run.ids }
+  for key, value in pairs(extra or {}) do result[key] = value end
+  return setmetatable(result, Result)
+end
+
+local Strategy = {}
+Strategy.__index = Strategy
+
+function Strategy:__call(model, prompt, opts)
+  local run <close> = new(self, model, prompt, opts)
+  if run.limit <= 0 then return finish(run) end
+  return finish(run, self.run(run))
+end
+
+-- One step of all runs: what each wants fed is fed in one pass for each session.
+local function feed_all(wanted)
+  local passes, places = {}, {}
+  for place, items in pairs(wanted) do
+    local session = items[1][1].session
+    local pass = passes[session] or {}
+    passes[session] = pass
+    places[place] = { session = session, from = #pass, n = #items }
+    table.move(items, 1, #items, #pass + 1, pass)
+  end
+  for session, pass in pairs(passes) do passes[session] = pl.extend(pass) end
+  for place, part in pairs(places) do
+    places[place] = table.move(passes[part.session], part.from + 1, part.from + part.n, 1, {})
+  end
+  return places
+end
+
+-- Several prompts together: each result is what the prompt gives alone.
+function Strategy:batch(model, prompts, opts)
+  if type(prompts) ~= "table" then pl.fail("argument", "batch: expected a list of prompts, got a %s", type(prompts)) end
+  local runs, threads, results, answers = {}, {}, {}, {}
+  local all <close> = setmetatable({}, { __close = function() -- luacheck: ignore 211
+    for _, run in ipairs(runs) do run:close() end
+  end })
+  for i, prompt in ipairs(prompts) do
+    local run = new(self, model, prompt, opts)
+    run.batched, runs[i] = true, run
+    threads[i] = coroutine.create(function() return finish(run, run.limit > 0 and self.run(run) or nil) end)
+  end
+  while next(threads) do
+    local wanted = {}
+    for i = 1, #prompts do
+      local thread = threads[i]
+      if thread then
+        local good, value = coroutine.resume(thread, answers[i])
+        if not good then error(value, 0) end
+        if coroutine.status(thread) == "dead" then threads[i], results[i] = nil, value else wanted[i] = value end
+      end
+    end
+    answers = feed_all(wanted)
+  end
+  return results
+end
+
+--- A strategy: run(run) gives the tokens to run:put, or returns fields of the result.
+---@param name string
+---@param options string[] besides those that all have; "sampling" stands for temp, top_k, ...
+---@param run fun(run: table): table?
+function Run.strategy(name, options, run)
+  local known = table.move(shared, 1, #shared, 1, {})
+  for _, option in ipairs(options) do
+    if option == "sampling" then table.move(sampling, 1, #sampling, #known + 1, known)
+    else known[#known + 1] = option end
+  end
+  return setmetatable({ name = name, options = known, run = run }, Strategy)
+end
+
+return Run

@@ -1,0 +1,239 @@
+local pl = require "perilune"
+local tiny = dofile "tests/lua/tiny.lua"
+
+-- A model of a few tokens without a tokenizer, whose every text can be tried.
+local function small(fields, opts)
+  local description = { tokenizer = false, d_vocab = 6, n_ctx = 16, d_model = 16, n_heads = 2, std = 1 }
+  for key, value in pairs(fields or {}) do description[key] = value end
+  return tiny.model(pl, description, opts)
+end
+
+-- All texts of up to n tokens that end by `eos` or by length: {ids, sum, length}.
+local function exhaust(model, prompt, n, eos)
+  local found = {}
+  local function go(ids, sum)
+    local all = table.move(prompt, 1, #prompt, 1, {})
+    table.move(ids, 1, #ids, #all + 1, all)
+    local p = model:forward(all)[-1]:log_softmax():to_table()
+    for id = 0, model.config.d_vocab - 1 do
+      local longer, total = table.move(ids, 1, #ids, 1, {}), sum + p[id + 1]
+      if id ~= eos then longer[#longer + 1] = id end
+      if id == eos or #longer == n then
+        found[#found + 1] = { ids = longer, sum = total, length = #ids + 1 }
+      else
+        go(longer, total)
+      end
+    end
+  end
+  go({}, 0)
+  return found
+end
+
+local function best_of(found, length_penalty)
+  local best
+  for _, text in ipairs(found) do
+    text.score = text.sum / text.length ^ length_penalty
+    if not best or text.score > best.score then best = text end
+  end
+  table.sort(found, function(a, b) return a.score > b.score end)
+  return best
+end
+
+local function near(a, b, tolerance)
+  assert.is_true(math.abs(a - b) <= (tolerance or 1e-4), ("%.9g and %.9g"):format(a, b))
+end
+
+describe("pl.strategies", function()
+  it("name what is nearest, and know their options", function()
+    local err = tiny.failure(function() return pl.strategies.beam_serch end)
+    assert.is_truthy(err.message:find("beam_search", 1, true), err.message)
+    local model = small()
+    err = tiny.failure(pl.strategies.beam_search, model, { 1 }, { num_beam = 3 })
+    assert.is_truthy(err.message:find("num_beams", 1, true), err.message)
+    err = tiny.failure(pl.strategies.sample, model, { 1 }, { temperature = 1 })
+    assert.is_truthy(err.message:find("'temp'", 1, true), err.message)
+    for name, value in pairs({ num_beams = 0, length_penalty = "x", early_stopping = "no", num_beam_groups = 3,
+      num_return_sequences = 9, force_words_ids = {}, max_new_tokens = -1, seed = "x" }) do
+      err = tiny.failure(pl.strategies.beam_search, model, { 1 }, { [name] = value })
+      assert.is_truthy(err.message:find(name, 1, true), err.message)
+    end
+    assert.are.equal("argument", tiny.failure(pl.strategies.sample, model, {}).kind)
+    local found = model:complete({ 1 }, { strategy = "beam_search", num_beams = 2, max_new_tokens = 3 })
+    assert.are.equal(3, #found.sequences[1].ids)
+    assert.is_truthy(tiny.failure(model.complete, model, { 1 }, { strategy = "bean_search" }).message:find("beam"))
+    local bert = tiny.model(pl, { causal = false })
+    assert.are.equal("unsupported", tiny.failure(pl.strategies.sample, bert, "x").kind)
+  end)
+end)
+
+describe("sample", function()
+  local model = tiny.model(pl)
+
+  it("gives what complete gives", function()
+    for _, opts in ipairs({ { temp = 0 }, { seed = 3 }, { seed = 4, temp = 0.7, top_k = 40, stop = "t" },
+      { seed = 5, chain = { { top_p = 0.9 }, "dist" } } }) do
+      opts.max_new_tokens = 20
+      local one, two = model:complete("the in", opts), pl.strategies.sample(model, "the in", opts)
+      opts.seed = opts.seed or 1
+      assert.are.same(one.text, two.text)
+      assert.are.equal(one.finish_reason, two.finish_reason)
+      assert.are.equal(one.n_prompt, two.n_prompt)
+    end
+  end)
+
+  it("gives in a batch what it gives alone, in one pass a step", function()
+    local prompts = { "the in", "then", "er", "in the in the", "x" }
+    local opts = { max_new_tokens = 12, seed = 9, temp = 0.9 }
+    local before = model.default_session:counters().passes
+    local together = pl.batch(model, prompts, opts)
+    assert.is_true(model.default_session:counters().passes - before <= 12)
+    for i, prompt in ipairs(prompts) do
+      local alone = model:complete(prompt, opts)
+      assert.are.same(alone.ids, together[i].ids)
+      assert.are.equal(alone.text, together[i].text)
+    end
+  end)
+
+  it("holds back what may begin a stop string, and frees all", function()
+    local words, pieces = model:encode("in the erx then"):to_table(), {}
+    local result = pl.strategies.sample(model, "x", { stop = "erx then", max_new_tokens = 40, temp = 0,
+      sampler = function(logits, ctx)
+        logits:fill_(-math.huge)
+        logits[words[ctx.n + 1]] = 0
+      end,
+      on_step = function(piece) pieces[#pieces + 1] = piece end })
+    assert.are.equal("in the ", table.concat(pieces))
+    assert.are.equal("in the ", result.text)
+    assert.are.equal("stop", result.finish_reason)
+    assert.is_false((pcall(pl.strategies.sample, model, "x", { sampler = function() error("mine") end })))
+  end)
+end)
+
+describe("beam_search", function()
+  it("finds what trying everything finds", function()
+    for seed = 1, 3 do
+      local model = small({ seed = seed })
+      for _, length_penalty in ipairs({ 0, 1, 2 }) do
+        local expected = exhaust(model, { 1, 2 }, 4, 5)
+        local best = best_of(expected, length_penalty)
+        local found = pl.strategies.beam_search(model, { 1, 2 }, { num_beams = 1300, num_return_sequences = 10,
+          length_penalty = length_penalty, early_stopping = "never", max_new_tokens = 4, stop_token_ids = 5 })
+        assert.are.same(best.ids, found.ids)
+        assert.are.equal(best.length == 4 and found.finish_reason or "stop", found.finish_reason)
+        for i = 1, 10 do
+          near(expected[i].score, found.scores[i])
+          near(expected[i].sum, found.sequences[i].sum_logprobs)
+        end
+      end
+    end
+  end)
+
+  it("is greedy with one beam, and never worse with more", function()
+    local model = tiny.model(pl)
+    local opts = { max_new_tokens = 10, ignore_eos = true }
+    local greedy = model:complete("the", { max_new_tokens = 10, temp = 0, ignore_eos = true })
+    opts.num_beams = 1
+    local one = pl.strategies.beam_search(model, "the", opts)
+    assert.are.same(greedy.ids, one.ids)
+    assert.are.equal(greedy.text, one.text)
+    opts.num_beams = 8
+    assert.is_true(pl.strategies.beam_search(model, "the", opts).scores[1] >= one.scores[1] - 1e-6)
+  end)
+
+  it("gives the same again, in a batch too, and closes all it opened", function()
+    local model = tiny.model(pl)
+    local prompts = { "the in", "then", "er" }
+    for _, more in ipairs({ {}, { num_beam_groups = 2, diversity_penalty = 0.7 }, { do_sample = true, seed = 4 },
+      { force_words_ids = { " the", "er" } } }) do
+      local opts = { strategy = "beam_search", num_beams = 4, num_return_sequences = 4, max_new_tokens = 8 }
+      for key, value in pairs(more) do opts[key] = value end
+      local together = pl.batch(model, prompts, opts)
+      opts.strategy = nil
+      for i, prompt in ipairs(prompts) do
+        local alone = pl.strategies.beam_search(model, prompt, opts)
+        assert.are.same(alone.ids, together[i].ids)
+        assert.are.same(alone.scores, together[i].scores)
+        assert.is_true(#alone.sequences == 4 or more.force_words_ids ~= nil)
+      end
+    end
+  end)
+
+  it("scores as the model does", function()
+    local model = tiny.model(pl)
+    local found = pl.strategies.beam_search(model, "in", { num_beams = 3, num_return_sequences = 3,
+      length_penalty = 0.5, max_new_tokens = 6, ignore_eos = true })
+    local prompt = model:encode("in"):to_table()
+    for _, one in ipairs(found.sequences) do
+      local all = table.move(one.ids, 1, #one.ids, #prompt + 1, table.move(prompt, 1, #prompt, 1, {}))
+      local p, sum = model:forward(all):log_softmax(), 0
+      for i, id in ipairs(one.ids) do sum = sum + p[#prompt + i - 2][id] end
+      near(sum, one.sum_logprobs)
+      near(sum / (#one.ids) ^ 0.5, one.score)
+    end
+  end)
+
+  it("keeps groups apart", function()
+    local model = tiny.model(pl)
+    local opts = { num_beams = 4, num_beam_groups = 4, diversity_penalty = 1000, num_return_sequences = 4,
+      max_new_tokens = 1, ignore_eos = true }
+    local found, first = pl.strategies.beam_search(model, "in", opts), {}
+    for _, one in ipairs(found.sequences) do first[one.ids[1]] = true end
+    local n = 0
+    for _ in pairs(first) do n = n + 1 end
+    assert.are.equal(4, n)
+    opts.diversity_penalty, opts.max_new_tokens = 0, 5
+    found = pl.strategies.beam_search(model, "in", opts)
+    for _, one in ipairs(found.sequences) do assert.are.same(found.ids, one.ids) end
+  end)
+
+  it("puts the phrases in, in the best way there is", function()
+    local model = small({ seed = 3 })
+    local function holds(ids, phrase)
+      return (" " .. table.concat(ids, " ") .. " "):find(" " .. table.concat(phrase, " ") .. " ", 1, true) ~= nil
+    end
+    local expected = exhaust(model, { 1, 2 }, 4, 5)
+    for _, forced in ipairs({ { { 3 } }, { { 0, 4 } }, { { 3 }, { 4, 0 } }, { { { 0, 0, 1 }, { 4, 4 } } } }) do
+      local fitting = {}
+      for _, text in ipairs(expected) do
+        local good = true
+        for _, phrase in ipairs(forced) do
+          local any = false
+          for _, one in ipairs(type(phrase[1]) == "table" and phrase or { phrase }) do
+            any = any or holds(text.ids, one)
+          end
+          good = good and any
+        end
+        if good then fitting[#fitting + 1] = text end
+      end
+      local found = pl.strategies.beam_search(model, { 1, 2 }, { num_beams = 1300, force_words_ids = forced,
+        early_stopping = "never", max_new_tokens = 4, stop_token_ids = 5 })
+      assert.are.same(best_of(fitting, 1).ids, found.ids)
+      assert.is_true(found.constraints_met)
+      local few = pl.strategies.beam_search(model, { 1, 2 }, { num_beams = 4, force_words_ids = forced,
+        max_new_tokens = 4, stop_token_ids = 5 })
+      assert.is_true(few.constraints_met)
+    end
+    local none = pl.strategies.beam_search(model, { 1, 2 }, { force_words_ids = { { 1, 2, 3 } }, max_new_tokens = 2 })
+    assert.is_false(none.constraints_met)
+  end)
+
+  it("draws beams by their probability", function()
+    local model = small({ seed = 2 })
+    local p = model:forward({ 1 })[-1]:softmax():to_table()
+    local counts, n, chi = {}, 2000, 0
+    for seed = 1, n do
+      local found = pl.strategies.beam_search(model, { 1 }, { num_beams = 1, do_sample = true, max_new_tokens = 1,
+        seed = seed })
+      counts[found.ids[1]] = (counts[found.ids[1]] or 0) + 1
+    end
+    for id = 0, 5 do chi = chi + ((counts[id] or 0) - n * p[id + 1]) ^ 2 / (n * p[id + 1]) end
+    assert.is_true(chi < 20.5, chi) -- five degrees of freedom: one in a thousand is above
+    local found = pl.strategies.beam_search(model, { 1 }, { num_beams = 4, do_sample = true, max_new_tokens = 1,
+      num_return_sequences = 4, seed = 1 })
+    local seen = {}
+    for _, one in ipairs(found.sequences) do
+      assert.is_nil(seen[one.ids[1]])
+      seen[one.ids[1]] = true
+    end
+  end)
+end)
