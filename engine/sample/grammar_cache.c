@@ -168,6 +168,49 @@ static pl_status finish_closure(pl_gcache *c, bool *accepts, pl_error *err) {
     return status;
 }
 
+/* -- leaving out what others can do too ------------------------------------------------------- */
+
+/* The loop that the node returns to first, or NULL. */
+static const pl_gplace_node *loop_of(const pl_gcache *c, uint32_t node) {
+    uint32_t parent = c->nodes[node].parent;
+    if (parent == PL_GRAMMAR_NONE) return NULL;
+    const pl_gplace_node *frame = &c->nodes[parent];
+    return c->grammar->code[frame->pc].op == PL_GOP_LOOP ? frame : NULL;
+}
+
+static int order(uint32_t a, uint32_t b) {
+    return (a > b) - (a < b);
+}
+
+/* By all but how many rounds of the loop have begun, then by that. */
+static int compare_rounds(const void *a, const void *b, void *context) {
+    const pl_gcache *c = context;
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    const pl_gplace_node *p = loop_of(c, x), *q = loop_of(c, y);
+    if (!p || !q) return p ? 1 : q ? -1 : order(x, y);
+    int by = order(c->nodes[x].pc, c->nodes[y].pc);
+    if (by == 0) by = order(p->pc, q->pc);
+    if (by == 0) by = order(p->parent, q->parent);
+    return by ? by : order(p->count, q->count);
+}
+
+/* Once a loop may end, fewer rounds can go on in every way that more can. Without this, (x+){0,n}
+ * would count each way to part a text into rounds. */
+static void prune_rounds(pl_gcache *c) {
+    enum { FEW = 8 };
+    if (c->n_found <= FEW) return;
+    qsort_r(c->found, c->n_found, sizeof *c->found, compare_rounds, c);
+    size_t n = 1;
+    for (size_t i = 1; i < c->n_found; i++) {
+        uint32_t last = c->found[n - 1], node = c->found[i];
+        const pl_gplace_node *p = loop_of(c, last), *q = loop_of(c, node);
+        bool alike = p && q && c->nodes[last].pc == c->nodes[node].pc && p->pc == q->pc &&
+                     p->parent == q->parent && p->count >= c->grammar->code[p->pc].b;
+        if (!alike) c->found[n++] = node;
+    }
+    c->n_found = n;
+}
+
 /* -- places -------------------------------------------------------------------------------- */
 
 static size_t hash_members(const uint32_t *members, size_t n, bool accepts) {
@@ -243,7 +286,9 @@ static pl_status compute_move(pl_gcache *c, uint32_t place, uint8_t byte, uint32
     }
     bool accepts = false;
     pl_status status = finish_closure(c, &accepts, err);
-    return status == PL_OK ? find_place(c, accepts, out, err) : status;
+    if (status != PL_OK) return status;
+    prune_rounds(c);
+    return find_place(c, accepts, out, err);
 }
 
 pl_status pl_gcache_move(pl_gcache *c, uint32_t place, uint8_t byte, uint32_t *out, pl_error *err) {

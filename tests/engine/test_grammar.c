@@ -1,5 +1,5 @@
 /* Grammars: what they accept, what they refuse to be, and masks against one token at a time. */
-#include <dirent.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "../../engine/base/random.h"
-#include "../../engine/sample/grammar.h"
+#include "../../engine/sample/grammar_sampler.h"
 #include "tokenizer_fixture.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -143,6 +143,23 @@ static void test_an_explosion_of_stacks_is_an_error(void **state) {
     pl_grammar_unref(grammar);
 }
 
+/* Each letter may begin a round: the ways to part the text into rounds must not be counted. */
+static void test_ambiguous_rounds_stay_few(void **state) {
+    (void)state;
+    pl_grammar *grammar = parse("root ::= ([a-z]+ [a-m]*){0,60000} \"!\" ([a-z]+){3,5}");
+    pl_grammar_state *s = NULL;
+    pl_error err;
+    assert_int_equal(pl_grammar_state_new(&s, grammar, NULL, &err), PL_OK);
+    for (int i = 0; i < 50000; i++)
+        assert_int_equal(pl_grammar_state_accept_bytes(s, i % 3 ? "a" : "z", 1, &err), PL_OK);
+    assert_int_equal(pl_grammar_state_accept_bytes(s, "!ab", 3, &err), PL_OK);
+    assert_false(pl_grammar_state_may_end(s));
+    assert_int_equal(pl_grammar_state_accept_bytes(s, "cdefgh", 6, &err), PL_OK);
+    assert_true(pl_grammar_state_may_end(s));
+    pl_grammar_state_free(s);
+    pl_grammar_unref(grammar);
+}
+
 /* -- masks --------------------------------------------------------------------------------- */
 
 static pl_tokenizer *load_tokenizer(void) {
@@ -160,37 +177,47 @@ static bool allowed(const uint64_t *mask, size_t id) {
     return mask[id / 64] >> (id % 64) & 1;
 }
 
-/* Writes text by random allowed tokens; at each step every token is tried on a copy. */
-static void wander(pl_grammar *grammar, const pl_tokenizer *tok, uint64_t seed, int steps,
-                   pl_buffer *text) {
+/* Tries every token on a copy and holds the mask to it; gives one that is allowed, or -1. */
+static int32_t check_mask(pl_grammar_state *s, size_t n, pl_random *random) {
+    const uint64_t *mask;
+    pl_error err;
+    int32_t chosen = -1;
+    uint32_t n_allowed = 0;
+    assert_int_equal(pl_grammar_state_mask(s, &mask, &err), PL_OK);
+    for (size_t id = 0; id < n; id++) {
+        pl_grammar_state *copy = NULL;
+        assert_int_equal(pl_grammar_state_clone(&copy, s, &err), PL_OK);
+        bool good = pl_grammar_state_accept(copy, (int32_t)id, &err) == PL_OK;
+        pl_grammar_state_free(copy);
+        if (good != allowed(mask, id)) fail_msg("token %zu: %d", id, good);
+        if (good && pl_random_u32(random) % ++n_allowed == 0) chosen = (int32_t)id;
+    }
+    return chosen;
+}
+
+static pl_grammar_state *begin(pl_grammar *grammar, const pl_tokenizer *tok) {
     pl_token_trie *trie = NULL;
     pl_grammar_state *s = NULL;
     pl_error err;
-    pl_random random = {seed, 0, 0};
-    size_t n = pl_tokenizer_n_tokens(tok);
     assert_int_equal(pl_token_trie_new(&trie, tok, &err), PL_OK);
     assert_int_equal(pl_grammar_state_new(&s, grammar, trie, &err), PL_OK);
     pl_token_trie_unref(trie);
+    return s;
+}
+
+/* Goes on by random allowed tokens, whose bytes are appended. */
+static void wander(pl_grammar_state *s, const pl_tokenizer *tok, uint64_t seed, int steps,
+                   pl_buffer *text) {
+    pl_error err;
+    pl_random random = {seed, 0, 0};
     for (int step = 0; step < steps; step++) {
-        const uint64_t *mask;
-        assert_int_equal(pl_grammar_state_mask(s, &mask, &err), PL_OK);
-        int32_t chosen = -1;
-        int n_allowed = 0;
-        for (size_t id = 0; id < n; id++) {
-            pl_grammar_state *copy = NULL;
-            assert_int_equal(pl_grammar_state_clone(&copy, s, &err), PL_OK);
-            bool good = pl_grammar_state_accept(copy, (int32_t)id, &err) == PL_OK;
-            pl_grammar_state_free(copy);
-            if (good != allowed(mask, id)) fail_msg("step %d, token %zu: %d", step, id, good);
-            if (good && pl_random_u32(&random) % (uint32_t)++n_allowed == 0) chosen = (int32_t)id;
-        }
+        int32_t chosen = check_mask(s, pl_tokenizer_n_tokens(tok), &random);
         if (chosen < 0) break;
         assert_int_equal(pl_grammar_state_accept(s, chosen, &err), PL_OK);
         if (pl_grammar_state_has_ended(s)) break;
         pl_bytes bytes = pl_tokenizer_token_bytes(tok, chosen);
         assert_true(pl_buffer_append(text, bytes.data, bytes.size));
     }
-    pl_grammar_state_free(s);
 }
 
 static void test_masks_are_what_single_tokens_say(void **state) {
@@ -204,8 +231,10 @@ static void test_masks_are_what_single_tokens_say(void **state) {
     for (size_t i = 0; i < sizeof grammars / sizeof *grammars; i++)
         for (uint64_t seed = 0; seed < 3; seed++) {
             pl_grammar *grammar = parse(grammars[i]);
+            pl_grammar_state *s = begin(grammar, tok);
             pl_buffer text = {0};
-            wander(grammar, tok, seed, 40, &text);
+            wander(s, tok, seed, 40, &text);
+            pl_grammar_state_free(s);
             assert_true(pl_buffer_append(&text, "", 1));
             assert_int_not_equal(judge(grammar, (char *)text.data), 'n');
             pl_buffer_clear(&text);
@@ -241,6 +270,68 @@ static void test_ends_are_allowed_where_the_grammar_may_end(void **state) {
     assert_int_equal(pl_grammar_state_accept(s, 1 << 30, &err), PL_ERR_ARGUMENT);
     pl_grammar_state_free(s);
     pl_token_trie_unref(trie);
+    pl_grammar_unref(grammar);
+    pl_tokenizer_free(tok);
+    fixture_remove();
+}
+
+static void test_a_prefix_comes_first(void **state) {
+    (void)state;
+    pl_tokenizer *tok = load_tokenizer();
+    pl_grammar *grammar = parse("root ::= \"llo\" [a-z]{0,3} \"!\"");
+    pl_error err;
+    for (uint64_t seed = 0; seed < 6; seed++) {
+        pl_grammar_state *s = begin(grammar, tok);
+        pl_buffer text = {0};
+        assert_int_equal(pl_grammar_state_set_prefix(s, "he", 2, seed % 2, &err), PL_OK);
+        assert_false(pl_grammar_state_may_end(s));
+        assert_true(pl_grammar_state_may_go_on(s));
+        wander(s, tok, seed, 20, &text);
+        assert_true(text.size >= 2 && memcmp(text.data, "he", 2) == 0);
+        assert_int_equal(pl_grammar_state_n_prefix(s), 0);
+        assert_int_equal(pl_grammar_state_is_free(s), seed % 2);
+        if (seed % 2 == 0) assert_memory_equal(text.data, "hello", text.size < 5 ? text.size : 5);
+        pl_buffer_clear(&text);
+        pl_grammar_state_free(s);
+    }
+    pl_grammar_unref(grammar);
+    pl_tokenizer_free(tok);
+    fixture_remove();
+}
+
+/* A vocabulary of the model's that is longer than the tokenizer's; all candidates, then some. */
+static void test_candidates_keep_what_is_allowed(void **state) {
+    (void)state;
+    pl_tokenizer *tok = load_tokenizer();
+    pl_grammar *grammar = parse("root ::= [a-z]+");
+    pl_grammar_state *s = begin(grammar, tok);
+    size_t n_tokens = pl_tokenizer_n_tokens(tok), n = n_tokens + 100;
+    float *logits = calloc(n, sizeof *logits);
+    const uint64_t *mask;
+    pl_candidates c;
+    pl_error err;
+    assert_int_equal(pl_candidates_init(&c, (int64_t)n, &err), PL_OK);
+    assert_int_equal(pl_grammar_state_mask(s, &mask, &err), PL_OK);
+    for (int some = 0; some < 2; some++) {
+        for (size_t i = 0; i < n; i++) logits[i] = some && i % 3 == 0 ? -INFINITY : (float)i;
+        assert_int_equal(pl_candidates_begin(&c, logits, (pl_random){0}, 0, &err), PL_OK);
+        assert_int_equal(pl_grammar_state_apply(s, &c, &err), PL_OK);
+        int64_t k = 0;
+        for (size_t i = 0; i < n; i++) {
+            bool keep = i < n_tokens && allowed(mask, i) && !(some && i % 3 == 0);
+            if (keep) assert_int_equal(c.ids[k++], i);
+            assert_true(keep ? logits[i] == (float)i : logits[i] == -INFINITY);
+        }
+        assert_int_equal(c.n, k);
+    }
+    int32_t digit = pl_tokenizer_find_piece(tok, "7", 1);
+    for (size_t i = 0; i < n; i++) logits[i] = (int32_t)i == digit ? 1.0F : -INFINITY;
+    assert_int_equal(pl_candidates_begin(&c, logits, (pl_random){0}, 0, &err), PL_OK);
+    assert_int_equal(pl_grammar_state_apply(s, &c, &err), PL_ERR_ARGUMENT);
+    assert_non_null(strstr(err.message, "none of the 1 tokens left"));
+    pl_candidates_clear(&c);
+    free(logits);
+    pl_grammar_state_free(s);
     pl_grammar_unref(grammar);
     pl_tokenizer_free(tok);
     fixture_remove();
@@ -320,8 +411,10 @@ static void test_masks_over_a_published_vocabulary(void **state) {
     if (!path) skip();
     if (pl_tokenizer_load(&tok, path, &err) != PL_OK) fail_msg("%s", err.message);
     pl_grammar *grammar = open_reference("json.gbnf");
+    pl_grammar_state *s = begin(grammar, tok);
     pl_buffer text = {0};
-    wander(grammar, tok, 1, 12, &text);
+    wander(s, tok, 1, 12, &text);
+    pl_grammar_state_free(s);
     assert_true(text.size > 0 && text.data[0] == '{');
     pl_buffer_clear(&text);
     pl_grammar_unref(grammar);
@@ -349,8 +442,11 @@ int main(void) {
         cmocka_unit_test(test_errors_name_line_and_column),
         cmocka_unit_test(test_what_nests_too_deep_is_refused),
         cmocka_unit_test(test_an_explosion_of_stacks_is_an_error),
+        cmocka_unit_test(test_ambiguous_rounds_stay_few),
         cmocka_unit_test(test_masks_are_what_single_tokens_say),
         cmocka_unit_test(test_ends_are_allowed_where_the_grammar_may_end),
+        cmocka_unit_test(test_a_prefix_comes_first),
+        cmocka_unit_test(test_candidates_keep_what_is_allowed),
         cmocka_unit_test(test_a_full_cache_is_renewed),
         cmocka_unit_test(test_published_grammars),
         cmocka_unit_test(test_masks_over_a_published_vocabulary),
