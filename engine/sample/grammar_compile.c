@@ -65,7 +65,7 @@ static bool grow_table(compiler *c) {
 static void emit_set(compiler *c, const pl_gset *set) {
     pl_grammar *g = c->grammar;
     if (c->failed) return;
-    if ((2 * (g->n_sets + 1) > c->cap_table && !grow_table(c)) ||
+    if (((!c->table || 2 * (g->n_sets + 1) > c->cap_table) && !grow_table(c)) ||
         !pl_grammar_grow((void **)&g->sets, &g->cap_sets, g->n_sets, sizeof *g->sets)) {
         c->failed = true;
         return;

@@ -52,7 +52,7 @@ static pl_status no_memory(parser *p) {
                    p->tree->name, MAX_ITEMS);
 }
 
-#define FAIL(p, at, ...) pl_gtree_fail((p)->tree, at, (p)->err, __VA_ARGS__)
+#define FAIL(p, at, ...) pl_status_not_ok(pl_gtree_fail((p)->tree, at, (p)->err, __VA_ARGS__))
 
 /* -- characters ---------------------------------------------------------------------------- */
 
@@ -285,7 +285,7 @@ static pl_status read_class(parser *p, uint32_t *out) {
     bool negated = peek(p) == '^';
     if (negated) p->at++;
     while (status == PL_OK && peek(p) != ']') {
-        uint32_t from, to;
+        uint32_t from = 0, to;
         size_t here = p->at;
         if (peek(p) < 0 || peek(p) == '\n') return FAIL(p, begin, "this class has no closing ]");
         if ((status = read_char(p, &from)) != PL_OK) break;
@@ -351,7 +351,7 @@ static pl_status read_suffixes(parser *p, uint32_t *node) {
     for (int n = 0;; n++) {
         int c = peek(p);
         size_t at = p->at;
-        uint32_t min = 0, max = PL_GRAMMAR_NONE, outer;
+        uint32_t min = 0, max = PL_GRAMMAR_NONE, outer = 0;
         pl_status status = PL_OK;
         if (c != '*' && c != '+' && c != '?' && c != '{') return PL_OK;
         if (n >= MAX_SUFFIXES)
@@ -390,7 +390,7 @@ static pl_status read_item(parser *p, uint32_t *out) {
         p->at++;
         return PL_OK;
     }
-    uint32_t rule;
+    uint32_t rule = 0;
     pl_status status = read_rule_name(p, &rule);
     if (status != PL_OK || (status = add_node(p, PL_GNODE_RULE, begin, out)) != PL_OK)
         return status;
@@ -414,7 +414,7 @@ static pl_status read_sequence(parser *p, uint32_t *out) {
     uint32_t last = PL_GRAMMAR_NONE;
     pl_status status = add_node(p, PL_GNODE_SEQUENCE, p->at, out);
     while (status == PL_OK && begins_item(peek(p))) {
-        uint32_t item;
+        uint32_t item = 0;
         if ((status = read_item(p, &item)) != PL_OK) break;
         skip_space(p, p->depth > 0);
         if ((status = read_suffixes(p, &item)) != PL_OK) break;
@@ -424,7 +424,7 @@ static pl_status read_sequence(parser *p, uint32_t *out) {
 }
 
 static pl_status read_choice(parser *p, uint32_t *out) {
-    uint32_t last = PL_GRAMMAR_NONE, item;
+    uint32_t last = PL_GRAMMAR_NONE, item = 0;
     pl_status status = add_node(p, PL_GNODE_CHOICE, p->at, out);
     while (status == PL_OK) {
         if ((status = read_sequence(p, &item)) != PL_OK) break;
@@ -439,7 +439,7 @@ static pl_status read_choice(parser *p, uint32_t *out) {
 static pl_status read_rule(parser *p) {
     pl_gtree *t = p->tree;
     size_t begin = p->at;
-    uint32_t rule, body;
+    uint32_t rule = 0, body = 0;
     pl_status status = read_rule_name(p, &rule);
     if (status != PL_OK) return status;
     if (t->rules[rule].body != PL_GRAMMAR_NONE)
