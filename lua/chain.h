@@ -30,7 +30,4 @@ void pl_lua_chain_append(lua_State *L, pl_lua_chain *c, int items, lua_Integer p
  * the stack. [-0, +0, m] */
 void pl_lua_chain_adopt(lua_State *L, pl_lua_chain *c);
 
-/* What a sampler is called: a Lua one by its own name. Borrowed from the item. [-0, +0, m] */
-const char *pl_lua_sampler_name(lua_State *L, const pl_sampler *sampler, int items, size_t i);
-
 #endif

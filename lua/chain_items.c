@@ -2,7 +2,7 @@
  * Lua, grammars. */
 #include "chain.h"
 
-#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +13,11 @@
 
 /* -- samplers of Lua: a function, or a table with apply, accept, reset and state --------------- */
 
+enum { LONGEST_NAME = 64 };
+
 typedef struct scripted {
+    pl_sampler_kind kind; /* its own, for the sake of the name */
+    char name[LONGEST_NAME];
     pl_lua_chain *owner;
     lua_Integer place; /* in the table of items */
 } scripted;
@@ -47,9 +51,29 @@ static int call_apply(lua_State *L) {
     return 0;
 }
 
+/* Puts the sampler's name before what it complained of: a text, or an error object's message. */
+static void name_culprit(lua_State *L, const scripted *s) {
+    if (s->kind.name != s->name) return;
+    if (lua_type(L, -1) == LUA_TSTRING) {
+        lua_pushfstring(L, "sampler '%s': %s", s->name, lua_tostring(L, -1));
+        lua_remove(L, -2);
+    } else if (lua_type(L, -1) == LUA_TTABLE) {
+        lua_pushliteral(L, "message");
+        lua_pushliteral(L, "message");
+        if (lua_rawget(L, -3) == LUA_TSTRING) {
+            lua_pushfstring(L, "sampler '%s': %s", s->name, lua_tostring(L, -1));
+            lua_remove(L, -2);
+            lua_rawset(L, -3);
+        } else {
+            lua_pop(L, 2);
+        }
+    }
+}
+
 /* A failure leaves the error object on the stack, for the caller to raise. */
 static pl_status run(const scripted *s, int n_args, pl_error *err) {
     if (lua_pcall(s->owner->L, n_args, 0, 0) == LUA_OK) return PL_OK;
+    name_culprit(s->owner->L, s);
     return pl_fail(err, PL_ERR_CALLBACK, "a sampler failed");
 }
 
@@ -101,9 +125,13 @@ static pl_status reset_scripted(pl_sampler *self, pl_error *err) {
 }
 
 static pl_status clone_scripted(pl_sampler *copy, const pl_sampler *from, pl_error *err) {
-    copy->state = malloc(sizeof(scripted));
-    if (!copy->state) return pl_fail(err, PL_ERR_MEMORY, "no memory for a sampler");
-    memcpy(copy->state, from->state, sizeof(scripted));
+    const scripted *original = from->state;
+    scripted *s = malloc(sizeof *s);
+    if (!s) return pl_fail(err, PL_ERR_MEMORY, "no memory for a sampler");
+    *s = *original;
+    if (original->kind.name == original->name) s->kind.name = s->name;
+    copy->state = s;
+    copy->kind = &s->kind;
     return PL_OK;
 }
 
@@ -154,10 +182,22 @@ static void append_item(lua_State *L, pl_lua_chain *c, int items, const pl_sampl
 }
 
 static void append_scripted(lua_State *L, pl_lua_chain *c, int items) {
+    int top = lua_gettop(L);
     scripted *s = malloc(sizeof *s);
     if (!s) pl_lua_fail(L, PL_ERR_MEMORY, "out of memory for a chain of samplers");
-    *s = (scripted){c, (lua_Integer)c->chain.n + 1};
-    append_item(L, c, items, &(pl_sampler){.kind = &scripted_kind, .state = s});
+    *s = (scripted){.kind = scripted_kind, .owner = c, .place = (lua_Integer)c->chain.n + 1};
+    if (lua_istable(L, top)) {
+        lua_pushliteral(L, "name");
+        if (lua_rawget(L, top) == LUA_TSTRING) {
+            snprintf(s->name, sizeof s->name, "%s", lua_tostring(L, -1));
+            s->kind.name = s->name;
+        }
+        lua_pushliteral(L, "chooses");
+        lua_rawget(L, top);
+        s->kind.chooses = lua_toboolean(L, -1);
+        lua_settop(L, top);
+    }
+    append_item(L, c, items, &(pl_sampler){.kind = &s->kind, .state = s});
 }
 
 /* {ids = {...}, value = n} or {text = ...} on top of the stack, an entry of a sampler's list. */
@@ -299,7 +339,7 @@ void pl_lua_chain_adopt(lua_State *L, pl_lua_chain *c) {
     int items = lua_gettop(L);
     for (size_t i = 0; i < c->chain.n; i++) {
         pl_sampler *sampler = &c->chain.samplers[i];
-        if (sampler->kind == &scripted_kind) ((scripted *)sampler->state)->owner = c;
+        if (sampler->kind->apply == apply_scripted) ((scripted *)sampler->state)->owner = c;
         if (sampler->kind != &grammar_kind) continue;
         lua_rawgeti(L, items, (lua_Integer)i + 1);
         sampler->state = pl_lua_test_grammar(L, items + 1);
@@ -307,15 +347,4 @@ void pl_lua_chain_adopt(lua_State *L, pl_lua_chain *c) {
             pl_lua_fail(L, PL_ERR_STATE, "a grammar was copied into another thing");
         lua_settop(L, items);
     }
-}
-
-const char *pl_lua_sampler_name(lua_State *L, const pl_sampler *sampler, int items, size_t i) {
-    if (sampler->kind != &scripted_kind) return sampler->kind->name;
-    const char *name = sampler->kind->name;
-    if (lua_rawgeti(L, items, (lua_Integer)i + 1) == LUA_TTABLE) {
-        if (lua_getfield(L, -1, "name") == LUA_TSTRING) name = lua_tostring(L, -1);
-        lua_pop(L, 1);
-    }
-    lua_pop(L, 1);
-    return name;
 }

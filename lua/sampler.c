@@ -259,14 +259,12 @@ static void print_sampler(lua_State *L, luaL_Buffer *b, const pl_sampler *s) {
 
 static int to_string(lua_State *L) {
     const pl_lua_chain *c = luaL_checkudata(L, 1, PL_LUA_CHAIN);
-    lua_settop(L, 1);
-    lua_getiuservalue(L, 1, PL_UV_ITEMS);
     luaL_Buffer b;
     luaL_buffinit(L, &b);
     luaL_addstring(&b, "chain (");
     for (size_t i = 0; i < c->chain.n; i++) {
         if (i) luaL_addstring(&b, " -> ");
-        luaL_addstring(&b, pl_lua_sampler_name(L, &c->chain.samplers[i], 2, i));
+        luaL_addstring(&b, c->chain.samplers[i].kind->name);
         print_sampler(L, &b, &c->chain.samplers[i]);
     }
     luaL_addchar(&b, ')');

@@ -13,17 +13,18 @@ return function(pl, core)
 
   -- -- options ------------------------------------------------------------------------------
 
-  local known = { "max_new_tokens", "temp", "top_k", "top_p", "min_p", "seed", "stop", "stop_token_ids",
-    "max_time", "sampler", "chain", "ignore_eos", "logits", "on_step", "grammar", "regex",
-    "json_schema", "token_healing", "record" }
-  local synonyms = { temperature = "temp", max_tokens = "max_new_tokens", n_predict = "max_new_tokens",
+  local known = { "max_new_tokens", "seed", "stop", "stop_token_ids", "max_time", "sampler", "chain",
+    "ignore_eos", "logits", "on_step", "grammar", "regex", "json_schema", "token_healing", "record" }
+  local synonyms = { max_tokens = "max_new_tokens", n_predict = "max_new_tokens",
     max_length = "max_new_tokens", num_predict = "max_new_tokens", n = "max_new_tokens",
     stop_strings = "stop", stop_sequences = "stop", eos_token_id = "stop_token_ids",
-    topk = "top_k", topp = "top_p", random_seed = "seed", samplers = "chain", timeout = "max_time",
+    random_seed = "seed", samplers = "chain", timeout = "max_time",
     do_sample = "temp", greedy = "temp", callback = "on_step", on_token = "on_step",
     gbnf = "grammar", schema = "json_schema", guided_json = "json_schema", guided_regex = "regex",
     guided_grammar = "grammar", pattern = "regex", heal = "token_healing" }
-  local shorthand = { "top_k", "top_p", "min_p", "temp" }
+  local builder = core.chain_builder
+  table.move(builder.options, 1, #builder.options, #known + 1, known)
+  for theirs, ours in pairs(builder.synonyms) do synonyms[theirs] = ours end
 
   local function check_integer(opts, name, least)
     local value = opts[name]
@@ -68,31 +69,21 @@ return function(pl, core)
     return fn
   end
 
-  -- The chain that the options mean: grammar, function, top_k, top_p, min_p, temp, dist.
-  -- With it, the grammars in it: copies of the script's own, which the generator moves on.
-  local function make_chain(opts, grammar)
+  -- The chain that the options mean. With it, the grammars in it: copies of the script's own, which
+  -- the generator moves on.
+  local function make_chain(opts, model, grammar)
     local grammars = { grammar }
-    if opts.chain then
-      for _, name in ipairs({ "sampler", table.unpack(shorthand) }) do
-        if opts[name] ~= nil then pl.fail("argument", "chain already says what '%s' would", name) end
-      end
-      if type(opts.chain) ~= "table" then return opts.chain, grammars end
-      local chain = { grammar }
-      for _, item in ipairs(opts.chain) do
-        if pl.is_grammar(item) then
-          item = item:fork()
-          grammars[#grammars + 1] = item
-        end
-        chain[#chain + 1] = item
-      end
-      return chain, grammars
-    end
+    if not opts.chain then return builder.from_options(opts, model, grammars), grammars end
+    builder.check_alone(opts)
+    if type(opts.chain) ~= "table" then return opts.chain, grammars end
     local chain = { grammar }
-    chain[#chain + 1] = check_function(opts, "sampler")
-    for _, name in ipairs(shorthand) do
-      if opts[name] ~= nil then chain[#chain + 1] = { [name] = opts[name] } end
+    for _, item in ipairs(opts.chain) do
+      if pl.is_grammar(item) then
+        item = item:fork()
+        grammars[#grammars + 1] = item
+      end
+      chain[#chain + 1] = item
     end
-    chain[#chain + 1] = "dist"
     return chain, grammars
   end
 
@@ -120,6 +111,16 @@ return function(pl, core)
     self.given = #text
   end
 
+  -- Keeps the last row of the activations that samplers want to see.
+  local function watch(self, wants)
+    self.activations, self.hooks = {}, {}
+    for _, point in ipairs(wants) do
+      self.hooks[#self.hooks + 1] = self.seq:hook(point, function(act)
+        self.activations[point] = act[-1]:clone()
+      end, { read = true })
+    end
+  end
+
   -- Reads the options; the first pass runs with the first token asked for.
   local function new(model, seq, prompt, opts)
     opts = pl.check_options("generate", opts, known, synonyms)
@@ -142,8 +143,11 @@ return function(pl, core)
     self.prompt = type(prompt) == "string" and tok and tok:encode(prompt) or prompt
     self.grammar = pl.constraint(opts, tok)
     if opts.token_healing then take_back(self) end
-    local chain, grammars = make_chain(opts, self.grammar)
-    self.chain, self.grammars = core.new_chain(chain, config.d_vocab, self.seed, 0, model), grammars
+    local chain, grammars = make_chain(opts, model, self.grammar)
+    local wants
+    self.chain, wants = builder.open(chain, model, self.seed, 0)
+    self.grammars = grammars
+    watch(self, wants)
     self.n_prompt = self.seq.length
     self.record = opts.record and core.record(self.seq, opts.record)
     return self
@@ -168,7 +172,8 @@ return function(pl, core)
     if self.max_new_tokens then seq:reserve(seq.length + math.min(self.limit, 4096)) end
     if self.tokenizer then self.decoder = self.tokenizer:decoder({ keep_leading = true }) end
     self.context = { seq = seq, model = self.model, n_prompt = self.n_prompt, seed = self.seed,
-      ids = seq:tokens():to_table() }
+      ids = seq:tokens():to_table(), activations = self.activations,
+      random = function() return self.chain:random() end }
     self.chain:reset(self.context.ids)
   end
 
@@ -183,6 +188,7 @@ return function(pl, core)
     self.closed = true
     self.finish_reason = self.finish_reason or "script"
     self.chain:close()
+    for _, hook in ipairs(self.hooks) do hook:remove() end
     if self.record then self.record:finish(self.n_prompt) end
     if self.private then self.seq:close() end
   end
@@ -254,7 +260,7 @@ return function(pl, core)
     if is_complete(self) then return finish(self, "grammar") end
     local pos = self.n_prompt + #self.ids
     local context = self.context
-    context.pos, context.n = pos, #self.ids
+    context.pos, context.n, context.step = pos, #self.ids, #self.ids
     local logits = self.opts.logits and self.logits:clone() or nil
     local id, prob, entropy = self.chain:sample(self.logits, pos, context)
     self.chain:accept(id)

@@ -34,6 +34,7 @@ return function(pl, core)
   require "perilune.process"(pl, core)
   require "perilune.factored"(pl, core)
   require "perilune.analysis"(pl, core)
+  require "perilune.chain"(pl, core)
   require "perilune.generate"(pl, core)
   require "perilune.strategies"(pl, core)
 end

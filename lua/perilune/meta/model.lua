@@ -62,7 +62,8 @@ function pl.partial(items) end
 ---@return perilune.Sequence[]
 function pl.fork(seq, n) end
 
---- The samplers that a chain may name: {name, summary, chooses, params}.
+--- The samplers that a chain may name: {name, summary, chooses, params}; list names the parameter
+--- that holds tokens, where there is one.
 ---@return table[]
 function pl.samplers() end
 
@@ -373,16 +374,49 @@ local HookAt = {}
 ---@class perilune.GenerateOptions
 ---@field max_new_tokens? integer until the end of the context unless said otherwise
 ---@field temp? number divides the logits; 1 unless said otherwise, 0: the most likely token
+---@field dynatemp_range? number how far the entropy moves temp; and dynatemp_exponent
+---@field dynatemp_exponent? number
 ---@field top_k? integer 0: all
 ---@field top_p? number 1: all
 ---@field min_p? number 0: all
+---@field typ_p? number 1: all
+---@field top_n_sigma? number standard deviations below the best logit; -1: all
+---@field epsilon_cutoff? number least probability; 0: any
+---@field eta_cutoff? number the same, falling as the entropy rises
+---@field xtc_probability? number how often likely tokens but the least likely are removed
+---@field xtc_threshold? number what a likely token is; 0.1
+---@field penalty_last_n? integer tokens looked back at; 64, -1: all
+---@field penalty_repeat? number divides logits of tokens said; 1
+---@field penalty_freq? number taken off for each time
+---@field penalty_present? number taken off once
+---@field dry_multiplier? number 0: no penalty on going on with a repetition
+---@field dry_base? number 1.75
+---@field dry_allowed_length? integer 2
+---@field dry_penalty_last_n? integer -1: all
+---@field dry_sequence_breakers? (string|integer[])[] newline, colon, quotation mark, asterisk
+---@field mirostat? 0|1|2 chooses the token by a surprise that it keeps
+---@field mirostat_tau? number that surprise, in bits; 5
+---@field mirostat_eta? number how fast it is reached; 0.1
+---@field adaptive_target? number chooses tokens whose probability is this on average; -1: off
+---@field adaptive_decay? number how long the average remembers; 0.9
+---@field logit_bias? table {[id or text] = number or false}; false: never
+---@field sequence_bias? table {[text] = number} or {{ids, number}, ...}: for the token that completes it
+---@field bad_words_ids? (string|integer|integer[])[] never completed
+---@field suppress_tokens? (string|integer)[] never chosen
+---@field begin_suppress_tokens? (string|integer)[] never chosen first
+---@field no_repeat_ngram_size? integer never says the same so many tokens twice
+---@field min_new_tokens? integer does not end before
+---@field exponential_decay_length_penalty? number[] {first token, factor}: ends ever more likely
+---@field forced_bos_token_id? integer the first new token
+---@field forced_eos_token_id? integer the last token when max_new_tokens is reached
+---@field infill? boolean fills a gap: ends early
 ---@field seed? integer random unless said otherwise; the one used is in the result
 ---@field stop? string|string[] the text ends before it
 ---@field stop_token_ids? integer|integer[]
 ---@field ignore_eos? boolean
 ---@field max_time? number seconds
----@field sampler? fun(logits: perilune.Tensor, ctx: table): integer|perilune.Tensor|nil edits the logits [d_vocab] in place (-inf: removed), or returns the choice; runs before the others
----@field chain? table list of names, {name = value} and functions, instead of the above
+---@field sampler? function|string|table edits the logits [d_vocab] in place (-inf: removed), or returns the choice; or the name of a sampler, {name, param = value}, or a list of those; they run before the others
+---@field chain? table list of names, {name = value}, {name, param = value}, functions and grammars, instead of the above
 ---@field grammar? string|perilune.Grammar GBNF, the path of a file with it, or a grammar, which stays as it is
 ---@field regex? string the whole text matches it; see `pl.regex_grammar`
 ---@field json_schema? table|string the text is JSON of this schema; see `pl.json_schema_grammar`
