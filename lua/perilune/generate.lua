@@ -336,7 +336,8 @@ return function(pl, core)
   function Model:complete(prompt, opts)
     if type(opts) ~= "table" or opts.strategy == nil then return complete((self:generate(prompt, opts))) end
     local own = {}
-    for key, value in pairs(opts) do own[key] = key ~= "strategy" and value or nil end
+    for key, value in pairs(opts) do own[key] = value end
+    own.strategy = nil
     return pl.strategies[opts.strategy](self, prompt, own)
   end
   function Sequence:complete(prompt, opts) return complete((self:generate(prompt, opts))) end

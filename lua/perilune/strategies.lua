@@ -4,19 +4,21 @@
 -- perilune/strategies/NAME.lua anywhere on package.path.
 
 return function(pl, core)
-  local names = { "beam_search", "sample" }
+  local names = { "beam_search", "prompt_lookup", "sample", "speculative" }
+
+  local function unknown(name)
+    local near = core.nearest(name, names)
+    pl.fail("argument", "no strategy is called '%s'%s", name, near and ("; did you mean '%s'?"):format(near)
+      or ("; there are %s"):format(table.concat(names, ", ")))
+  end
 
   local function load_strategy(list, name)
     if type(name) ~= "string" then pl.fail("argument", "a strategy's name is a string, got %s", type(name)) end
     local module = "perilune.strategies." .. name
-    local helper = name == "run" or name == "force_words" -- what strategies share, none of them itself
-    if helper or name:find("[^%w_]") or not package.searchpath(module, package.path) then
-      local near = core.nearest(name, names)
-      pl.fail("argument", "no strategy is called '%s'%s", name, near and ("; did you mean '%s'?"):format(near)
-        or ("; there are %s"):format(table.concat(names, ", ")))
-    end
+    if name:find("[^%w_]") or not package.searchpath(module, package.path) then unknown(name) end
     require "perilune.strategies.run".core = core
     local strategy = require(module)
+    if type(strategy) ~= "table" or not strategy.options then unknown(name) end -- what strategies share
     rawset(list, name, strategy)
     return strategy
   end

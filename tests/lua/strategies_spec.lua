@@ -71,7 +71,9 @@ describe("sample", function()
 
   it("gives what complete gives", function()
     for _, opts in ipairs({ { temp = 0 }, { seed = 3 }, { seed = 4, temp = 0.7, top_k = 40, stop = "t" },
-      { seed = 5, chain = { { top_p = 0.9 }, "dist" } } }) do
+      { seed = 5, chain = { { top_p = 0.9 }, "dist" } },
+      { seed = 6, chain = { { "penalties", penalty_repeat = 1.5, penalty_last_n = 8 },
+        { "min_new_tokens", min_new_tokens = 6 }, "dist" } } }) do
       opts.max_new_tokens = 20
       local one, two = model:complete("the in", opts), pl.strategies.sample(model, "the in", opts)
       opts.seed = opts.seed or 1
@@ -234,6 +236,120 @@ describe("beam_search", function()
     for _, one in ipairs(found.sequences) do
       assert.is_nil(seen[one.ids[1]])
       seen[one.ids[1]] = true
+    end
+  end)
+end)
+
+-- Chi-square of how often each text came against its probability, and the degrees of freedom.
+local function chi_square(texts, counts, n)
+  local chi, cells, rest, rest_expected = 0, 0, 0, 0
+  for _, text in ipairs(texts) do
+    local expected, found = n * math.exp(text.sum), counts[table.concat(text.ids, " ") .. "/" .. text.length] or 0
+    if expected >= 5 then
+      chi, cells = chi + (found - expected) ^ 2 / expected, cells + 1
+    else
+      rest, rest_expected = rest + found, rest_expected + expected
+    end
+  end
+  if rest_expected > 0 then chi, cells = chi + (rest - rest_expected) ^ 2 / rest_expected, cells + 1 end
+  return chi, cells - 1
+end
+
+-- Wilson and Hilferty's cube root: whether a chi-square is one that chance gives but once in 3,000.
+local function too_large(chi, freedom)
+  local z = ((chi / freedom) ^ (1 / 3) - (1 - 2 / (9 * freedom))) / math.sqrt(2 / (9 * freedom))
+  return z > 3.4
+end
+
+describe("speculation", function()
+  local model, other = small({ seed = 3 }), small({ seed = 8, n_layers = 1 })
+
+  local function check_distribution(name, opts, prompt)
+    local texts, counts, n = exhaust(model, prompt, 3, 5), {}, 3000
+    opts.max_new_tokens, opts.stop_token_ids = 3, 5
+    for seed = 1, n do
+      opts.seed = seed
+      local found = pl.strategies[name](model, prompt, opts)
+      local length = #found.ids + (found.finish_reason == "stop" and 1 or 0)
+      local key = table.concat(found.ids, " ") .. "/" .. length
+      counts[key] = (counts[key] or 0) + 1
+    end
+    local chi, freedom = chi_square(texts, counts, n)
+    assert.is_false(too_large(chi, freedom), ("chi-square %g, %d degrees of freedom"):format(chi, freedom))
+  end
+
+  it("draws from the model's own distribution, whatever drafts", function()
+    check_distribution("speculative", { assistant_model = other, num_assistant_tokens = 3 }, { 1, 2 })
+    check_distribution("prompt_lookup", { prompt_lookup_num_tokens = 3 }, { 1, 2, 0, 1, 2 })
+  end)
+
+  it("would notice another distribution", function()
+    local texts, counts = exhaust(model, { 1, 2 }, 3, 5), {}
+    for seed = 1, 1000 do
+      local found = pl.strategies.sample(other, { 1, 2 }, { max_new_tokens = 3, stop_token_ids = 5, seed = seed })
+      local length = #found.ids + (found.finish_reason == "stop" and 1 or 0)
+      local key = table.concat(found.ids, " ") .. "/" .. length
+      counts[key] = (counts[key] or 0) + 1
+    end
+    assert.is_true(too_large(chi_square(texts, counts, 1000)))
+  end)
+
+  it("is the greedy text, token for token", function()
+    local large = tiny.model(pl)
+    for seed = 1, 4 do
+      local draft = tiny.model(pl, { n_layers = 1, seed = seed == 1 and 5 or seed })
+      for _, prompt in ipairs({ "the in the in", "x", "then er then" }) do
+        local greedy = large:complete(prompt, { temp = 0, max_new_tokens = 24, ignore_eos = true })
+        for _, opts in ipairs({ { assistant_model = draft }, { assistant_model = draft, num_assistant_tokens = 1 },
+          { assistant_model = draft, num_assistant_tokens_schedule = "heuristic" } }) do
+          opts.temp, opts.max_new_tokens, opts.ignore_eos = 0, 24, true
+          assert.are.same(greedy.ids, pl.strategies.speculative(large, prompt, opts).ids)
+        end
+        assert.are.same(greedy.ids, pl.strategies.prompt_lookup(large, prompt, { temp = 0, max_new_tokens = 24,
+          ignore_eos = true }).ids)
+      end
+    end
+  end)
+
+  it("keeps all that the model itself drafts, in fewer passes", function()
+    local twin = small({ seed = 3, n_ctx = 16 })
+    local found = pl.strategies.speculative(model, { 1, 2 }, { assistant_model = twin, num_assistant_tokens = 4,
+      max_new_tokens = 10, seed = 2 })
+    assert.are.equal(1, found.acceptance)
+    assert.are.equal(2, found.n_passes)
+    assert.are.equal(10, found.n_new)
+  end)
+
+  it("gives the same text as without, where tokens are looked up", function()
+    local large = tiny.model(pl, { std = 0.8 })
+    local prompt, accepted = "the in the in the er in the in", 0
+    for seed = 1, 8 do
+      local opts = { seed = seed, max_new_tokens = 40, ignore_eos = true, top_k = 3 }
+      local found = pl.strategies.prompt_lookup(large, prompt, opts)
+      assert.are.same(large:complete(prompt, opts).ids, found.ids)
+      accepted = accepted + found.n_accepted
+      assert.is_true(found.n_passes <= 40)
+    end
+    assert.is_true(accepted > 0)
+  end)
+
+  it("runs to the end of the context, and says what is wrong with a draft model", function()
+    local short = small({ seed = 8, n_ctx = 6 })
+    local found = pl.strategies.speculative(model, { 1, 2 }, { assistant_model = short, temp = 0 })
+    assert.are.same(model:complete({ 1, 2 }, { temp = 0 }).ids, found.ids)
+    assert.are.equal(14, found.n_new)
+    local err = tiny.failure(pl.strategies.speculative, model, { 1 }, { assistant_model = small({ d_vocab = 7 }) })
+    assert.is_truthy(err.message:find("7 tokens", 1, true), err.message)
+    assert.are.equal("argument", tiny.failure(pl.strategies.speculative, model, { 1 }).kind)
+  end)
+
+  it("works in a batch", function()
+    local prompts = { { 1, 2 }, { 3 }, { 4, 4, 4 } }
+    local opts = { strategy = "speculative", assistant_model = other, max_new_tokens = 8, seed = 5 }
+    local together = pl.batch(model, prompts, opts)
+    opts.strategy = nil
+    for i, prompt in ipairs(prompts) do
+      assert.are.same(pl.strategies.speculative(model, prompt, opts).ids, together[i].ids)
     end
   end)
 end)

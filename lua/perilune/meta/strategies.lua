@@ -49,4 +49,23 @@ function pl.strategies.sample(model, prompt, opts) end
 ---@return perilune.Result
 function pl.strategies.beam_search(model, prompt, opts) end
 
+--- Speculative decoding: exactly the model's distribution in fewer of its passes. Options:
+--- assistant_model (a small model of the same vocabulary), num_assistant_tokens (5),
+--- num_assistant_tokens_schedule ("constant" or "heuristic"). The result has n_passes, n_drafted,
+--- n_accepted and acceptance.
+---@param model perilune.Model
+---@param prompt perilune.ids
+---@param opts perilune.StrategyOptions
+---@return perilune.Result
+function pl.strategies.speculative(model, prompt, opts) end
+
+--- Speculation from the text so far: the same text as without, in fewer passes where it repeats
+--- itself. Options: prompt_lookup_num_tokens (10), max_matching_ngram_size (2). The result has
+--- n_passes, n_drafted, n_accepted and acceptance.
+---@param model perilune.Model
+---@param prompt perilune.ids
+---@param opts? perilune.StrategyOptions
+---@return perilune.Result
+function pl.strategies.prompt_lookup(model, prompt, opts) end
+
 return pl

@@ -132,7 +132,7 @@ local function step_group(run, group, chosen_ids, n)
   local rows = {}
   for i, beam in ipairs(group.beams) do
     local pos = run.n_prompt + #beam.ids
-    local row = run:log_probs(beam.logits, pos, run:context(pos, beam.seq, beam.ids)) + beam.score
+    local row = run:log_probs(beam.logits, pos, beam.ids, beam.seq) + beam.score
     for id, times in pairs(chosen_ids) do row[id] = row[id] - run.diversity_penalty * times end
     rows[i] = row
   end

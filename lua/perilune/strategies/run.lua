@@ -24,8 +24,8 @@ local sampling = { "temp", "top_k", "top_p", "min_p", "sampler", "chain" }
 local synonyms = { temperature = "temp", max_tokens = "max_new_tokens", n_predict = "max_new_tokens",
   max_length = "max_new_tokens", stop_strings = "stop", eos_token_id = "stop_token_ids", beams = "num_beams",
   beam_width = "num_beams", beam_size = "num_beams", n_beams = "num_beams", alpha = "penalty_alpha",
-  cfg_scale = "guidance_scale", draft = "draft_model", assistant_model = "draft_model", n_best = "num_return_sequences",
-  num_assistant_tokens = "n_draft", random_seed = "seed" }
+  cfg_scale = "guidance_scale", draft = "assistant_model", draft_model = "assistant_model",
+  n_draft = "num_assistant_tokens", n_best = "num_return_sequences", random_seed = "seed" }
 
 -- -- options ---------------------------------------------------------------------------------------
 
@@ -168,6 +168,9 @@ local function shaping(run)
         pl.fail("argument", "chain already says what '%s' would", name)
       end
     end
+    for _, item in ipairs(opts.chain) do
+      if type(item) == "userdata" then pl.fail("unsupported", "chain: grammars go with model:generate only") end
+    end
     return table.move(opts.chain, 1, #opts.chain, 1, {})
   end
   local list = { run:typed("sampler", "function") }
@@ -177,8 +180,9 @@ local function shaping(run)
   return list
 end
 
--- The model's logits as temp, top_k and so on leave them (-inf: removed), as a new tensor.
-function Run:shape(logits, pos, context)
+-- The logits of the position after the prompt and `ids` (run.ids unless said otherwise), as temp,
+-- top_k and so on leave them (-inf: removed), as a new tensor.
+function Run:shape(logits, pos, ids, seq)
   local copy = logits:clone()
   if not self.shaper then
     local list = shaping(self)
@@ -191,7 +195,9 @@ function Run:shape(logits, pos, context)
     self.shaper = Run.core.new_chain(list, self.n_vocab, self.seed, 0, self.model)
   end
   if self.untouched then return copy end
-  self.shaper:sample(copy, pos, context or self:context(pos))
+  self.shaper:reset(self.prompt)
+  for _, id in ipairs(ids or self.ids) do self.shaper:accept(id) end
+  self.shaper:sample(copy, pos, self:context(pos, ids, seq))
   local shaped = self.shaped
   self.shaped = nil
   return shaped
@@ -209,7 +215,7 @@ function Run:draw(logits, pos, stream)
 end
 
 -- What samplers written in Lua are told.
-function Run:context(pos, seq, ids)
+function Run:context(pos, ids, seq)
   local all = table.move(self.prompt, 1, self.n_prompt, 1, {})
   ids = ids or self.ids
   table.move(ids, 1, #ids, #all + 1, all)
@@ -217,7 +223,7 @@ function Run:context(pos, seq, ids)
 end
 
 -- Log probabilities of the model itself, or of what temp and the others make of it.
-function Run:log_probs(logits, pos, context) return self:shape(logits, pos, context):log_softmax() end
+function Run:log_probs(logits, pos, ids, seq) return self:shape(logits, pos, ids, seq):log_softmax() end
 
 -- -- the text --------------------------------------------------------------------------------------
 
