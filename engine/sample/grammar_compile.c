@@ -65,7 +65,8 @@ static bool grow_table(compiler *c) {
 static void emit_set(compiler *c, const pl_gset *set) {
     pl_grammar *g = c->grammar;
     if (c->failed) return;
-    if (((!c->table || 2 * (g->n_sets + 1) > c->cap_table) && !grow_table(c)) ||
+    bool full = !c->table || 2 * (g->n_sets + 1) > c->cap_table;
+    if ((full && !grow_table(c)) || !c->table ||
         !pl_grammar_grow((void **)&g->sets, &g->cap_sets, g->n_sets, sizeof *g->sets)) {
         c->failed = true;
         return;

@@ -137,6 +137,7 @@ static pl_status read_char(parser *p, uint32_t *out) {
 
 static pl_status add_node(parser *p, pl_gnode_kind kind, size_t at, uint32_t *out) {
     pl_gtree *t = p->tree;
+    *out = 0;
     if (t->n_nodes >= MAX_ITEMS ||
         !pl_grammar_grow((void **)&t->nodes, &t->cap_nodes, t->n_nodes, sizeof *t->nodes))
         return no_memory(p);

@@ -146,7 +146,8 @@ return function(pl, core)
     local first, last = math.huge, -1
     for i, receiver in ipairs(receivers) do
       local layer = math.tointeger(receiver.layer)
-      if not layer or layer < 0 or layer >= n_layers or not math.tointeger(receiver.head) or not inputs[receiver.input] then
+      local there = layer and layer >= 0 and layer < n_layers
+      if not there or not math.tointeger(receiver.head) or not inputs[receiver.input] then
         pl.fail("argument", "receiver %d: expected {layer, head, input = \"q\", \"k\" or \"v\"}", i)
       end
       first, last = math.min(first, layer), math.max(last, layer)

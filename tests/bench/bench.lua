@@ -99,7 +99,8 @@ for i = 1, 12 do clean[i], corrupted[i] = i * 31, i * 31 end
 corrupted[5] = 777
 local _, cache = model:run_with_cache(clean, "z")
 local start = pl.clock()
-pl.patching.sweep(model, clean, corrupted, "z", function(logits) return logits[0] end, { by = { "layer", "head", "pos" } })
+pl.patching.sweep(model, clean, corrupted, "z", function(logits) return logits[0] end,
+  { by = { "layer", "head", "pos" } })
 local swept, runs, n = pl.clock() - start, 0, 12 * 12 * 12
 start = pl.clock()
 for layer = 0, 11 do -- one head and position of each layer stands for all of them

@@ -7,13 +7,15 @@ local n, n_layers, n_heads = #clean, 3, 4
 local function metric(logits) return logits[3] - logits[7] end
 
 -- A number of the sweep is the metric as float32.
-local function assert_same(want, got) assert.is_true(math.abs(want - got) <= 1e-7 * math.abs(want), want .. " " .. got) end
+local function assert_same(want, got)
+  assert.is_true(math.abs(want - got) <= 1e-7 * math.abs(want), want .. " " .. got)
+end
 
 describe("a patching sweep", function()
   local model, cache
   setup(function()
     model = tiny.model(pl, { arch = "llama", n_layers = n_layers, n_kv_heads = 2 }, { threads = 1, n_batch = 16 })
-    _, cache = model:run_with_cache(clean)
+    cache = select(2, model:run_with_cache(clean))
   end)
 
   local function naive(point, layer, head, pos)
@@ -93,7 +95,8 @@ describe("a patching sweep", function()
       for head = 0, n_heads - 1 do
         local heard, hooks, back = {}, sender(layer, head), {}
         for i, r in ipairs(receivers) do
-          hooks[#hooks + 1] = { r.input, function(act) heard[i] = act:select(1, r.head):clone() end, { layer = r.layer } }
+          hooks[#hooks + 1] = { r.input, function(act) heard[i] = act:select(1, r.head):clone() end,
+            { layer = r.layer } }
           if r.layer > layer then
             back[#back + 1] = { r.input, function(act) act:select(1, r.head):copy_(heard[i]) end, { layer = r.layer } }
           end
@@ -110,11 +113,13 @@ describe("a patching sweep", function()
     assert.matches("6 and 5 tokens", message(clean, { 1, 2, 3, 4, 5 }, "z", metric))
     assert.matches("metric is a number", message(clean, corrupted, "z", 1))
     assert.matches("returned a string", message(clean, corrupted, "z", function() return "x" end))
-    assert.matches("resid_pre has no heads", message(clean, corrupted, "resid_pre", metric, { by = { "layer", "head" } }))
+    local by_head = { by = { "layer", "head" } }
+    assert.matches("resid_pre has no heads", message(clean, corrupted, "resid_pre", metric, by_head))
     assert.matches("expected layer with", message(clean, corrupted, "z", metric, { by = { "layer" } }))
     assert.matches("batch = 0", message(clean, corrupted, "z", metric, { batch = 0 }))
     assert.matches("zz", message(clean, corrupted, "zz", metric))
-    for _, bad in ipairs { "x", {}, { { layer = 9, head = 0, input = "q" } }, { { layer = 0, head = 0, input = "z" } } } do
+    local far, other = { layer = 9, head = 0, input = "q" }, { layer = 0, head = 0, input = "z" }
+    for _, bad in ipairs { "x", {}, { far }, { other } } do
       assert.matches("receiver", tiny.failure(pl.patching.paths, model, clean, corrupted, bad, metric).message)
     end
     assert.are.equal(0, #model:hooks())
