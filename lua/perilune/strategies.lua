@@ -4,7 +4,8 @@
 -- perilune/strategies/NAME.lua anywhere on package.path.
 
 return function(pl, core)
-  local names = { "beam_search", "prompt_lookup", "sample", "speculative" }
+  local names = { "beam_search", "classifier_free_guidance", "contrastive_decoding", "contrastive_search", "dola",
+    "prompt_lookup", "sample", "speculative" }
 
   local function unknown(name)
     local near = core.nearest(name, names)

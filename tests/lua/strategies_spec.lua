@@ -240,6 +240,117 @@ describe("beam_search", function()
   end)
 end)
 
+describe("strategies that contrast", function()
+  local large, bad = tiny.model(pl), tiny.model(pl, { n_layers = 1, seed = 9 })
+  local prompt = large:encode("the in then"):to_table()
+
+  -- Greedy ids by scores(all ids so far), computed from whole forward passes.
+  local function greedy(scores, n)
+    local all, ids = table.move(prompt, 1, #prompt, 1, {}), {}
+    for i = 1, n do
+      ids[i] = math.tointeger(scores(all):argmax())
+      all[#all + 1] = ids[i]
+    end
+    return ids
+  end
+
+  it("are what their formulas say: guidance", function()
+    local negative = large:encode("x in"):to_table()
+    local added = 0
+    local expected = greedy(function(all)
+      local other = table.move(all, #prompt + 1, #all, #negative + 1, table.move(negative, 1, #negative, 1, {}))
+      added = added + 1
+      local p, q = large:forward(all)[-1]:log_softmax(), large:forward(other)[-1]:log_softmax()
+      return q + (p - q) * 2.5
+    end, 8)
+    local opts = { guidance_scale = 2.5, negative_prompt = "x in", temp = 0, max_new_tokens = 8, ignore_eos = true }
+    assert.are.same(expected, pl.strategies.classifier_free_guidance(large, prompt, opts).ids)
+    local plain = { guidance_scale = 1, seed = 3, max_new_tokens = 8, ignore_eos = true }
+    assert.are.same(large:complete(prompt, { seed = 3, max_new_tokens = 8, ignore_eos = true }).ids,
+      pl.strategies.classifier_free_guidance(large, prompt, plain).ids)
+  end)
+
+  it("are what their formulas say: contrastive decoding", function()
+    local expected = greedy(function(all)
+      local p, q = large:forward(all)[-1]:log_softmax(), (bad:forward(all)[-1] / 0.5):log_softmax()
+      return (p - q):masked_fill(p:lt(p:max() + math.log(0.2)), -math.huge)
+    end, 8)
+    assert.are.same(expected, pl.strategies.contrastive_decoding(large, prompt, { amateur_model = bad, alpha = 0.2,
+      amateur_temp = 0.5, temp = 0, max_new_tokens = 8, ignore_eos = true }).ids)
+    assert.are.equal("argument", tiny.failure(pl.strategies.contrastive_decoding, large, prompt).kind)
+  end)
+
+  it("are what their formulas say: DoLa", function()
+    for _, arch in ipairs({ "gpt2", "llama" }) do
+      local model, n = tiny.model(pl, { arch = arch, n_layers = 4, seed = 2 }), 0
+      local layers = {}
+      local expected = greedy(function(all)
+        local logits, cache = model:run_with_cache(all)
+        local p, farthest, found = logits[-1]:log_softmax(), -1, nil
+        for _, layer in ipairs({ 0, 1, 3 }) do
+          local stream = cache[("blocks.%d.hook_resid_pre"):format(layer)]
+          local q = pl.analysis.unembed(model, stream:narrow(0, #all - 1, 1))[0]:log_softmax()
+          local middle = (p:exp() + q:exp()) / 2
+          local distance = p:exp():kl_div(middle) + q:exp():kl_div(middle)
+          if distance > farthest then farthest, found, layers[n + 1] = distance, q, layer end
+        end
+        n = n + 1
+        return (p - found):masked_fill(p:lt(p:max() + math.log(0.1)), -math.huge)
+      end, 6)
+      local found = pl.strategies.dola(model, prompt, { dola_layers = { 0, 1, 3 }, temp = 0, max_new_tokens = 6,
+        ignore_eos = true })
+      assert.are.same(expected, found.ids)
+      assert.are.same(layers, found.layers)
+      for _, which in ipairs({ "low", "high", 2 }) do
+        assert.are.equal(6, pl.strategies.dola(model, prompt, { dola_layers = which, max_new_tokens = 6,
+          ignore_eos = true }).n_new)
+      end
+      assert.is_truthy(tiny.failure(pl.strategies.dola, model, prompt, { dola_layers = 4 }).message:find("0 to 3"))
+      assert.are.equal(0, #model:hooks())
+    end
+  end)
+
+  it("are what their formulas say: contrastive search", function()
+    for _, fields in ipairs({ { arch = "gpt2" }, { arch = "llama" }, { norm_final = false } }) do
+      local model = tiny.model(pl, fields)
+      local final = fields.norm_final == nil and "ln_final.hook_normalized" or "blocks.1.hook_resid_post"
+      local function hidden(all)
+        local _, cache = model:run_with_cache(all, { final })
+        local h = cache[final]
+        return fields.arch == "llama" and h * model.ln_final_w or h
+      end
+      local expected = greedy(function(all)
+        local p, ids = model:forward(all)[-1]:softmax():topk(5)
+        local scores = pl.full({ model.config.d_vocab }, -math.huge)
+        for i = 0, 4 do
+          local longer = table.move(all, 1, #all, 1, {})
+          longer[#longer + 1] = ids[i]
+          local h, most = hidden(longer), -1
+          for j = 0, #all - 1 do most = math.max(most, h[#all]:cosine(h[j])) end
+          scores[ids[i]] = (1 - 0.55) * p[i] - 0.55 * most
+        end
+        return scores
+      end, 6)
+      local found = pl.strategies.contrastive_search(model, prompt, { penalty_alpha = 0.55, top_k = 5,
+        max_new_tokens = 6, ignore_eos = true })
+      assert.are.same(expected, found.ids)
+    end
+    local plain = pl.strategies.contrastive_search(large, prompt, { penalty_alpha = 0, max_new_tokens = 100,
+      ignore_eos = true })
+    assert.are.same(large:complete(prompt, { temp = 0, max_new_tokens = 100, ignore_eos = true }).ids, plain.ids)
+  end)
+
+  it("work in a batch", function()
+    local prompts = { "the in", "er", "in the in" }
+    for name, opts in pairs({ classifier_free_guidance = { negative_prompt = "x" }, dola = {},
+      contrastive_decoding = { amateur_model = bad }, contrastive_search = { top_k = 3 } }) do
+      opts.max_new_tokens, opts.seed, opts.strategy = 6, 4, name
+      local together = pl.batch(large, prompts, opts)
+      for i, one in ipairs(prompts) do assert.are.same(large:complete(one, opts).ids, together[i].ids) end
+    end
+  end)
+end)
+
 -- Chi-square of how often each text came against its probability, and the degrees of freedom.
 local function chi_square(texts, counts, n)
   local chi, cells, rest, rest_expected = 0, 0, 0, 0

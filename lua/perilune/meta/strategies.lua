@@ -68,4 +68,36 @@ function pl.strategies.speculative(model, prompt, opts) end
 ---@return perilune.Result
 function pl.strategies.prompt_lookup(model, prompt, opts) end
 
+--- Away from what the model says to another prompt. Options: guidance_scale (1.5), negative_prompt (the
+--- prompt's last token).
+---@param model perilune.Model
+---@param prompt perilune.ids
+---@param opts? perilune.StrategyOptions
+---@return perilune.Result
+function pl.strategies.classifier_free_guidance(model, prompt, opts) end
+
+--- What a good model says more readily than a bad one. Options: amateur_model, alpha (0.1),
+--- amateur_temp (1).
+---@param model perilune.Model
+---@param prompt perilune.ids
+---@param opts perilune.StrategyOptions
+---@return perilune.Result
+function pl.strategies.contrastive_decoding(model, prompt, opts) end
+
+--- What the last layer says more readily than an earlier one. Options: dola_layers ("low", "high" or a
+--- list), relative_top (0.1). The result has `layers`: which one was taken for each token.
+---@param model perilune.Model
+---@param prompt perilune.ids
+---@param opts? perilune.StrategyOptions
+---@return perilune.Result
+function pl.strategies.dola(model, prompt, opts) end
+
+--- Likely tokens whose hidden state is unlike the earlier ones'; nothing is random. Options:
+--- penalty_alpha (0.6), top_k (4).
+---@param model perilune.Model
+---@param prompt perilune.ids
+---@param opts? perilune.StrategyOptions
+---@return perilune.Result
+function pl.strategies.contrastive_search(model, prompt, opts) end
+
 return pl

@@ -288,6 +288,17 @@ function Run:put(id, step)
   return self.finish_reason ~= nil
 end
 
+-- Draws tokens until the text ends, first from `logits`, then from what feed(id) gives.
+function Run:loop(logits, feed)
+  local over
+  repeat
+    local pos = self.n_prompt + #self.ids
+    local id, prob, entropy = self:draw(self:shape(logits, pos), pos, "token")
+    over = self:put(id, { prob = prob, entropy = entropy })
+    if not over then logits = feed(id) end
+  until over
+end
+
 -- Goes back to the first n tokens; what on_step was given is not taken back.
 function Run:take_back(n)
   for i = #self.ids, n + 1, -1 do self.ids[i] = nil end

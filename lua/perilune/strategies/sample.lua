@@ -6,12 +6,5 @@ local Run = require "perilune.strategies.run"
 
 return Run.strategy("sample", { "sampling" }, function(run)
   local seq = run:sequence()
-  local logits = run:feed(seq, run.prompt)
-  local over
-  repeat
-    local pos = seq.length
-    local id, prob, entropy = run:draw(run:shape(logits, pos), pos, "token")
-    over = run:put(id, { prob = prob, entropy = entropy })
-    if not over then logits = run:feed(seq, id) end
-  until over
+  run:loop(run:feed(seq, run.prompt), function(id) return run:feed(seq, id) end)
 end)
