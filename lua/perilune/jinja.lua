@@ -442,7 +442,9 @@ return function(pl)
       for name, value in pairs(variables or {}) do
         scope.names[name] = type(value) == "function" and value or values.from_lua(value, pl.json)
       end
-      run:body(tree, scope)
+      local good, err = pcall(run.body, run, tree, scope)
+      if not good and type(err) == "string" then pl.fail("unsupported", "chat template: %s", err) end
+      if not good then error(err, 0) end
       return table.concat(run.out)
     end
   end

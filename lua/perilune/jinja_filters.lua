@@ -28,6 +28,12 @@ return function(pl)
     return value
   end
 
+  local function need_whole(value, line, what)
+    if value == nil or value == none then return nil end
+    return math.type(value) == "integer" and value
+      or fail(line, "%s: expected a whole number, got a %s", what, values.kind(value))
+  end
+
   -- -- texts ---------------------------------------------------------------------------------
 
   -- A set of characters as a Lua pattern class; whitespace when there is none.
@@ -100,9 +106,12 @@ return function(pl)
     end
   end
 
-  method("strip", function(text, characters) return strip(text, characters, true, true) end)
-  method("lstrip", function(text, characters) return strip(text, characters, true, false) end)
-  method("rstrip", function(text, characters) return strip(text, characters, false, true) end)
+  for name, sides in pairs({ strip = { true, true }, lstrip = { true, false }, rstrip = { false, true } }) do
+    method(name, function(text, characters, _, _, line)
+      if characters == none then characters = nil end
+      return strip(text, characters and need_text(characters, line, name), sides[1], sides[2])
+    end)
+  end
   method("upper", string.upper)
   method("lower", string.lower)
   method("capitalize", capitalize)
@@ -111,13 +120,14 @@ return function(pl)
     return replace(text, need_text(old, line, "replace"), need_text(new, line, "replace"), nil, line)
   end)
   method("split", function(text, separator, most, named, line)
-    separator, most = separator or named.sep, most or named.maxsplit
+    separator, most = separator or named.sep, need_whole(most or named.maxsplit, line, "split")
+    if separator ~= nil and separator ~= none then separator = need_text(separator, line, "split") end
     if separator == "" then fail(line, "split: the separator is empty") end
     return split(text, separator, most and most >= 0 and most or nil)
   end)
   method("rsplit", function(text, separator, most, named, line)
-    separator, most = separator or named.sep, most or named.maxsplit
-    if separator == nil or separator == "" then fail(line, "rsplit needs a separator") end
+    separator, most = separator or named.sep, need_whole(most or named.maxsplit, line, "rsplit")
+    if type(separator) ~= "string" or separator == "" then fail(line, "rsplit needs a separator") end
     local parts = split(text, separator)
     if most and most >= 0 and parts.n > most + 1 then
       local first = table.concat(parts, separator, 1, parts.n - most)
@@ -144,8 +154,14 @@ return function(pl)
   local function ends(text, what) return what == "" or text:sub(-#what) == what end
   method("startswith", function(text, what, _, _, line) return at_end(text, what, line, starts) end)
   method("endswith", function(text, what, _, _, line) return at_end(text, what, line, ends) end)
-  method("removeprefix", function(text, what) return starts(text, what) and text:sub(#what + 1) or text end)
-  method("removesuffix", function(text, what) return ends(text, what) and text:sub(1, #text - #what) or text end)
+  method("removeprefix", function(text, what, _, _, line)
+    need_text(what, line, "removeprefix")
+    return starts(text, what) and text:sub(#what + 1) or text
+  end)
+  method("removesuffix", function(text, what, _, _, line)
+    need_text(what, line, "removesuffix")
+    return ends(text, what) and text:sub(1, #text - #what) or text
+  end)
   local function find(text, what)
     local from = text:find(what, 1, true)
     return from and values.length(text:sub(1, from - 1)) or -1
@@ -260,8 +276,10 @@ return function(pl)
     filters[name] = function(arguments, named, line) return fn(arguments[1], arguments, named, line) end
   end
 
-  filter("trim", function(v, arguments, named)
-    return strip(text_of(v), argument(arguments, named, 2, "chars"), true, true)
+  filter("trim", function(v, arguments, named, line)
+    local chars = argument(arguments, named, 2, "chars")
+    if chars == none then chars = nil end
+    return strip(text_of(v), chars and need_text(chars, line, "trim"), true, true)
   end)
   filter("upper", function(v) return text_of(v):upper() end)
   filter("lower", function(v) return text_of(v):lower() end)
@@ -272,7 +290,8 @@ return function(pl)
   local ENTITIES = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ["'"] = "&#39;", ['"'] = "&#34;" }
   filter("escape", function(v) return (text_of(v):gsub("[&<>'\"]", ENTITIES)) end)
   filter("replace", function(v, arguments, named, line)
-    local count = argument(arguments, named, 4, "count")
+    local count = need_whole(argument(arguments, named, 4, "count"), line, "replace")
+    if arguments[2] == nil or arguments[3] == nil then fail(line, "replace: expected two texts") end
     return replace(text_of(v), text_of(arguments[2]), text_of(arguments[3]), count, line)
   end)
   filter("default", function(v, arguments, named)
@@ -329,12 +348,13 @@ return function(pl)
   end)
   filter("int", function(v, arguments, named)
     if type(v) == "boolean" then return v and 1 or 0 end
-    local number = tonumber(type(v) == "string" and strip(v, nil, true, true) or v)
+    if type(v) == "string" then v = strip(v, nil, true, true) end
+    local number = (type(v) == "string" or type(v) == "number") and tonumber(v)
     if not number then return argument(arguments, named, 2, "default", 0) end
     return math.tointeger(number < 0 and math.ceil(number) or math.floor(number)) or number
   end)
   filter("float", function(v, arguments, named)
-    local number = tonumber(v)
+    local number = type(v) ~= "table" and type(v) ~= "function" and tonumber(v)
     return number and number + 0.0 or argument(arguments, named, 2, "default", 0.0)
   end)
   filter("abs", function(v, _, _, line)

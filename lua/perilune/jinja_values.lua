@@ -148,7 +148,8 @@ function values.text(value)
   if value == values.none then return "None" end
   if values.is_undefined(value) then return "" end
   if type(value) == "function" then return "<function>" end
-  return represent(value, 0)
+  if values.is_list(value) or values.is_dict(value) then return represent(value, 0) end
+  return ""
 end
 
 -- -- texts as lists of characters ----------------------------------------------------------------

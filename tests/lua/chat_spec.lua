@@ -41,6 +41,7 @@ describe("Jinja", function()
       ["recursive loops"] = "{% for x in y recursive %}{% endfor %}",
       ["is no namespace"] = "{% set d = {} %}{% set d.x = 1 %}", ["a comment without an end"] = "{# a",
       ["raw without endraw"] = "{% raw %}", ["cannot be gone through"] = "{% for x in 5 %}{% endfor %}",
+      ["expected two texts"] = "{{ 'a'|replace('a') }}", ["expected a whole number"] = "{{ 'a b'.split(' ', 'x') }}",
       ["cannot be called"] = "{% set x = 1 %}{{ x() }}", ["has no form in JSON"] = "{{ x|tojson }}",
     }) do
       local text = tiny.failure(function() return pl.jinja(template)({}) end).message
