@@ -266,7 +266,12 @@ static int fill(lua_State *L) {
             lua_settop(L, 4);
         }
     }
-    if (pl_sampler_complete(sampler, c->candidates.tokenizer, &err) != PL_OK) pl_lua_raise(L, &err);
+    /* An empty list that was given stays empty. */
+    const pl_tokenizer *tok = c->candidates.tokenizer;
+    const char *lists = sampler->kind->lists.name;
+    if (lists && lua_istable(L, 2) && lua_getfield(L, 2, lists) != LUA_TNIL) tok = NULL;
+    if (pl_sampler_complete(sampler, tok, c->candidates.n_vocab, &err) != PL_OK)
+        pl_lua_raise(L, &err);
     return 0;
 }
 
@@ -274,6 +279,7 @@ static int fill(lua_State *L) {
 static void append_named(lua_State *L, pl_lua_chain *c, const char *name) {
     const pl_sampler_kind *kind = pl_samplers_find(name);
     pl_error err;
+    if (!kind) kind = pl_lua_find_plugin(L, name);
     if (!kind) kind = pl_samplers_find_by_param(name);
     if (!kind) {
         pl_sampler_unknown(name, NULL, 0, &err);

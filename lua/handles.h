@@ -120,6 +120,7 @@ void pl_lua_open_sequence(lua_State *L);
 void pl_lua_open_tokenizer(lua_State *L);
 void pl_lua_open_hooks(lua_State *L);
 void pl_lua_open_sampler(lua_State *L);
+void pl_lua_open_plugins(lua_State *L);
 void pl_lua_open_partial(lua_State *L); /* after the sequences, to whose methods it adds */
 void pl_lua_open_export(lua_State *L);  /* after the models, to whose methods it adds */
 void pl_lua_open_weights(lua_State *L); /* likewise */

@@ -208,33 +208,36 @@ static int draw(lua_State *L) {
     return 1;
 }
 
-/* samplers() -> list of {name, summary, chooses, params = {{name, neutral, min, max,
- * whole, help}}, list, valued, single} */
+void pl_lua_push_kind(lua_State *L, const pl_sampler_kind *kind) {
+    lua_newtable(L);
+    lua_pushstring(L, kind->name), lua_setfield(L, -2, "name");
+    lua_pushstring(L, kind->summary), lua_setfield(L, -2, "summary");
+    lua_pushboolean(L, kind->chooses), lua_setfield(L, -2, "chooses");
+    lua_newtable(L);
+    for (int p = 0; p < kind->n_params; p++) {
+        const pl_sampler_param *param = &kind->params[p];
+        lua_newtable(L);
+        lua_pushstring(L, param->name), lua_setfield(L, -2, "name");
+        lua_pushnumber(L, param->neutral), lua_setfield(L, -2, "neutral");
+        lua_pushnumber(L, param->min), lua_setfield(L, -2, "min");
+        lua_pushnumber(L, param->max), lua_setfield(L, -2, "max");
+        lua_pushboolean(L, param->whole), lua_setfield(L, -2, "whole");
+        lua_pushstring(L, param->help), lua_setfield(L, -2, "help");
+        lua_rawseti(L, -2, p + 1);
+    }
+    lua_setfield(L, -2, "params");
+    if (!kind->lists.name) return;
+    lua_pushstring(L, kind->lists.name), lua_setfield(L, -2, "list");
+    lua_pushboolean(L, kind->lists.valued), lua_setfield(L, -2, "valued");
+    lua_pushboolean(L, kind->lists.single), lua_setfield(L, -2, "single");
+}
+
+/* samplers() -> list of {name, summary, chooses, params = {{name, neutral, min, max, whole, help}},
+ * list, valued, single} */
 static int samplers(lua_State *L) {
     lua_newtable(L);
     for (size_t i = 0; i < pl_samplers_count(); i++) {
-        const pl_sampler_kind *kind = pl_samplers_get(i);
-        lua_newtable(L);
-        lua_pushstring(L, kind->name), lua_setfield(L, -2, "name");
-        lua_pushstring(L, kind->summary), lua_setfield(L, -2, "summary");
-        lua_pushboolean(L, kind->chooses), lua_setfield(L, -2, "chooses");
-        lua_newtable(L);
-        for (int p = 0; p < kind->n_params; p++) {
-            lua_newtable(L);
-            lua_pushstring(L, kind->params[p].name), lua_setfield(L, -2, "name");
-            lua_pushnumber(L, kind->params[p].neutral), lua_setfield(L, -2, "neutral");
-            lua_pushnumber(L, kind->params[p].min), lua_setfield(L, -2, "min");
-            lua_pushnumber(L, kind->params[p].max), lua_setfield(L, -2, "max");
-            lua_pushboolean(L, kind->params[p].whole), lua_setfield(L, -2, "whole");
-            lua_pushstring(L, kind->params[p].help), lua_setfield(L, -2, "help");
-            lua_rawseti(L, -2, p + 1);
-        }
-        lua_setfield(L, -2, "params");
-        if (kind->lists.name) {
-            lua_pushstring(L, kind->lists.name), lua_setfield(L, -2, "list");
-            lua_pushboolean(L, kind->lists.valued), lua_setfield(L, -2, "valued");
-            lua_pushboolean(L, kind->lists.single), lua_setfield(L, -2, "single");
-        }
+        pl_lua_push_kind(L, pl_samplers_get(i));
         lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
     return 1;

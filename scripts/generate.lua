@@ -6,6 +6,7 @@
 --
 --   perilune generate "Once upon a time"
 --   perilune generate --temp 0.8 --top-p 0.95 --seed 7 -n 200 "The king said"
+--   perilune generate --sampler penalties:penalty_repeat=1.2 --sampler top_a:top_a=0.2 "Once upon a"
 --   perilune generate --step -n 5 "Once upon a"
 --   echo "Once upon a time" | perilune generate
 
@@ -22,6 +23,8 @@ parser:option("--top-k", "Keep the k likeliest tokens"):argname "K":convert(cli.
 parser:option("--top-p", "Keep the likeliest tokens that make up P"):argname "P":convert(cli.number(0, 1))
 parser:option("--min-p", "Keep tokens P times as likely as the likeliest"):argname "P"
   :convert(cli.number(0, 1))
+parser:option("--sampler", "A sampler by name, NAME or NAME:PARAM=NUMBER,... (may be repeated; `perilune "
+  .. "plugins` lists more)"):argname "NAME":count "*":convert(cli.sampler)
 parser:option("--stop", "Stop before this text (may be repeated)"):argname "TEXT":count "*"
 parser:flag("--step", "Show how each token is chosen")
 parser:flag("-q --quiet", "No report at the end")
@@ -50,6 +53,7 @@ end
 
 local generator = model:generate(prompt, { max_new_tokens = args.max_new_tokens, temp = args.temp,
   top_k = args.top_k, top_p = args.top_p, min_p = args.min_p, seed = args.seed, stop = args.stop,
+  sampler = #args.sampler > 0 and args.sampler or nil,
   logits = args.step })
 local start, first, last = pl.clock(), nil, nil
 local text = ""

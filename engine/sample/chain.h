@@ -53,6 +53,8 @@ typedef struct pl_sampler_kind {
     pl_sampler_lists lists;
     bool chooses; /* sets candidates->chosen */
     bool foreign; /* edits candidates->logits without keeping the list of ids */
+    /* Makes the state once the parameters are set; NULL: there is none. */
+    pl_status (*start)(pl_sampler *self, const pl_tokenizer *tok, int64_t n_vocab, pl_error *err);
     /* *err is filled when the status is not PL_OK. Never NULL. */
     pl_status (*apply)(pl_sampler *self, pl_candidates *c, pl_error *err);
     /* The token that the text went on with. NULL: the sampler does not care. */
@@ -102,9 +104,11 @@ pl_status pl_sampler_set(pl_sampler *sampler, const char *param, double value, p
 pl_status pl_sampler_add_list(pl_sampler *sampler, const int32_t *ids, size_t n, double value,
                               int64_t n_vocab, pl_error *err);
 
-/* Fills lists that nobody gave by the vocabulary: the tokens that end a text, or those around the
- * usual breakers of repetition. tok NULL: they stay empty. */
-pl_status pl_sampler_complete(pl_sampler *sampler, const pl_tokenizer *tok, pl_error *err);
+/* After the parameters: fills lists that nobody gave by the vocabulary (the tokens that end a text,
+ * or those around the usual breakers of repetition; with tok NULL they stay empty) and makes the
+ * state. tok must outlive the sampler. */
+pl_status pl_sampler_complete(pl_sampler *sampler, const pl_tokenizer *tok, int64_t n_vocab,
+                              pl_error *err);
 
 /* Frees lists and state. */
 void pl_sampler_clear(pl_sampler *sampler);

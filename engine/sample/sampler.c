@@ -125,8 +125,8 @@ pl_status pl_sampler_set(pl_sampler *sampler, const char *param, double value, p
         return pl_fail(err, PL_ERR_ARGUMENT, "%s has no numeric parameters, got '%s'", kind->name,
                        param);
     const char *near = pl_nearest_name(param, names, (size_t)kind->n_params);
-    return pl_fail(err, PL_ERR_ARGUMENT, "%s has no parameter '%s'; %s '%s'", kind->name, param,
-                   near ? "did you mean" : "its first is", near ? near : names[0]);
+    return pl_fail(err, PL_ERR_ARGUMENT, "%s has no parameter '%s'; %s '%s'%s", kind->name, param,
+                   near ? "did you mean" : "its first is", near ? near : names[0], near ? "?" : "");
 }
 
 pl_status pl_sampler_add_list(pl_sampler *sampler, const int32_t *ids, size_t n, double value,
@@ -148,10 +148,9 @@ pl_status pl_sampler_add_list(pl_sampler *sampler, const int32_t *ids, size_t n,
     return pl_token_lists_add(&sampler->lists, ids, n, value, err);
 }
 
-pl_status pl_sampler_complete(pl_sampler *sampler, const pl_tokenizer *tok, pl_error *err) {
+static pl_status fill_lists(pl_sampler *sampler, const pl_tokenizer *tok, pl_error *err) {
     enum { LONGEST_BREAKER = 8 };
     static const char *const breakers[] = {"\n", ":", "\"", "*"};
-    if (!tok || sampler->lists.n > 0) return PL_OK;
     if (sampler->kind->lists.otherwise == PL_LISTS_ENDS)
         return pl_token_lists_add_ends(&sampler->lists, tok, err);
     if (sampler->kind->lists.otherwise != PL_LISTS_BREAKERS) return PL_OK;
@@ -161,6 +160,15 @@ pl_status pl_sampler_complete(pl_sampler *sampler, const pl_tokenizer *tok, pl_e
         if (status != PL_OK) return status;
     }
     return PL_OK;
+}
+
+pl_status pl_sampler_complete(pl_sampler *sampler, const pl_tokenizer *tok, int64_t n_vocab,
+                              pl_error *err) {
+    pl_status status = PL_OK;
+    if (tok && sampler->lists.n == 0) status = fill_lists(sampler, tok, err);
+    if (status == PL_OK && sampler->kind->start)
+        status = sampler->kind->start(sampler, tok, n_vocab, err);
+    return status;
 }
 
 void pl_sampler_clear(pl_sampler *sampler) {

@@ -27,9 +27,6 @@ return function(pl, core)
 
   local registered = {}
   builder.registered = registered
-  -- Plugins take these places: samplers of theirs by name, and making sure that they are loaded.
-  function builder.find_plugin() return nil end
-  function builder.prepare() end
   local fields = { "name", "summary", "params", "new", "apply", "accept", "clone", "chooses", "wants" }
 
   -- A parameter is a number, its default, or {default, min =, max =, help =}.
@@ -197,15 +194,25 @@ return function(pl, core)
     local found
     for key in pairs(item) do
       if type(key) == "string" then
-        if builtin[key] or registered[key] or builder.find_plugin(key) then return key end
+        if builtin[key] or registered[key] then return key end
         found = by_param[key] and by_param[key].name or found
       end
+    end
+    for key in pairs(found and {} or item) do
+      if type(key) == "string" and builder.find_plugin(key) then return key end
     end
     return found
   end
 
+  local function fail_unknown(name)
+    local near = pl.nearest(name, builder.other_names())
+    if near then pl.fail("argument", "no sampler is called '%s'; did you mean '%s'?", name, near) end
+  end
+
   local function named(name, item, tok)
-    local def = registered[name]
+    if not builtin[name] and not registered[name] and not by_param[name]
+      and not builder.find_plugin(name) then fail_unknown(name) end
+    local def = registered[name] -- asking for plugins may have brought it
     local given = {}
     for key, value in pairs(item) do
       if key ~= 1 then given[key] = value end
@@ -235,7 +242,6 @@ return function(pl, core)
     if type(list) ~= "table" then
       pl.fail("argument", "chain is a %s: expected a list of samplers", type(list))
     end
-    builder.prepare()
     local items, wants = {}, {}
     for i, item in ipairs(list) do
       local known
@@ -359,14 +365,14 @@ return function(pl, core)
 
   local function chooses(item)
     local name = type(item) == "table" and name_of(item) or item
-    local def = registered[name] or builtin[name] or (type(name) == "string" and builder.find_plugin(name))
+    local def = registered[name] or builtin[name]
+      or type(name) == "string" and not by_param[name] and builder.find_plugin(name)
     return def and def.chooses
   end
 
   --- The list that options mean, in llama.cpp's order: first what rules tokens out or in, then `first`
   --- (grammars) and the option `sampler`, penalties and the others.
   function builder.from_options(opts, model, first)
-    builder.prepare()
     local list = { table.unpack(first) }
     local last = chooser(opts)
     for _, item in ipairs(opts.sampler == nil and {} or own_samplers(opts.sampler)) do

@@ -94,6 +94,24 @@ function cli.whole(least)
   end
 end
 
+--- A converter for argparse: "name" or "name:param=1,other=2" as an item of a chain.
+---@param text string
+---@return table?
+---@return string?
+function cli.sampler(text)
+  local name, rest = text:match("^([%w_]+):?(.*)$")
+  local item = { name }
+  for param in (rest or ""):gmatch("[^,]+") do
+    local key, value = param:match("^([%w_]+)=(.+)$")
+    if not tonumber(value) then
+      return nil, ("'%s': expected a sampler's name, or NAME:PARAM=NUMBER,..."):format(text)
+    end
+    item[key] = tonumber(value)
+  end
+  if name then return item end
+  return nil, ("'%s': expected a sampler's name, or NAME:PARAM=NUMBER,..."):format(text)
+end
+
 --- A converter for argparse: any whole number, such as an index that `cli.index` checks.
 ---@param text string
 ---@return integer?

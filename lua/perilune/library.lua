@@ -35,6 +35,7 @@ return function(pl, core)
   require "perilune.factored"(pl, core)
   require "perilune.analysis"(pl, core)
   require "perilune.chain"(pl, core)
+  require "perilune.plugins"(pl, core)
   require "perilune.generate"(pl, core)
   require "perilune.strategies"(pl, core)
 end
