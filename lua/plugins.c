@@ -65,6 +65,21 @@ static int clear_plugins(lua_State *L) {
     return 0;
 }
 
+/* fail_unknown(name, others): no sampler has that name; others: names beside the built-in ones. */
+static int fail_unknown(lua_State *L) {
+    enum { MOST = 64 };
+    const char *names[MOST], *name = luaL_checkstring(L, 1);
+    size_t n = 0;
+    pl_error err;
+    luaL_checktype(L, 2, LUA_TTABLE);
+    for (lua_Integer i = 1; n < MOST && lua_rawgeti(L, 2, i) == LUA_TSTRING; i++) {
+        names[n++] = lua_tostring(L, -1); /* kept alive by the table */
+        lua_pop(L, 1);
+    }
+    pl_sampler_unknown(name, names, n, &err);
+    pl_lua_raise(L, &err);
+}
+
 static const char own_address; /* lies in the same file as this code */
 
 /* own_folder() -> where the program lies, or the module where that runs in another program. */
@@ -93,6 +108,7 @@ void pl_lua_open_plugins(lua_State *L) {
     static const luaL_Reg functions[] = {{"load_plugin", load_plugin},
                                          {"clear_plugins", clear_plugins},
                                          {"own_folder", own_folder},
+                                         {"fail_unknown", fail_unknown},
                                          {NULL, NULL}};
     pl_lua_new_type(L, PL_LUA_PLUGINS, none, none, meta);
     luaL_setfuncs(L, functions, 0);

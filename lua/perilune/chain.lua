@@ -204,14 +204,9 @@ return function(pl, core)
     return found
   end
 
-  local function fail_unknown(name)
-    local near = pl.nearest(name, builder.other_names())
-    if near then pl.fail("argument", "no sampler is called '%s'; did you mean '%s'?", name, near) end
-  end
-
   local function named(name, item, tok)
     if not builtin[name] and not registered[name] and not by_param[name]
-      and not builder.find_plugin(name) then fail_unknown(name) end
+      and not builder.find_plugin(name) then core.fail_unknown(name, builder.other_names()) end
     local def = registered[name] -- asking for plugins may have brought it
     local given = {}
     for key, value in pairs(item) do
