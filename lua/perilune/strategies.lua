@@ -4,8 +4,9 @@
 -- perilune/strategies/NAME.lua anywhere on package.path.
 
 return function(pl, core)
-  local names = { "beam_search", "classifier_free_guidance", "contrastive_decoding", "contrastive_search", "dola",
-    "prompt_lookup", "sample", "speculative" }
+  local names = { "beam_search", "best_of_n", "classifier_free_guidance", "contrastive_decoding",
+    "contrastive_search", "dola", "mcts", "phrase_ban", "prompt_lookup", "sample", "self_consistency",
+    "speculative", "watermark" }
 
   local function unknown(name)
     local near = core.nearest(name, names)

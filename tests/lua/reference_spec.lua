@@ -57,7 +57,7 @@ describe("the annotations of pl.strategies", function()
     local set = described()
     for name in pairs(pl.strategies) do assert.is_true(set["pl.strategies." .. name], name) end
     for name in pairs(set) do
-      local found = name:match("^pl%.strategies%.(.*)$")
+      local found = name:match("^pl%.strategies%.([%w_]+)$")
       assert.is_true(not found or pl.strategies[found] ~= nil, name)
     end
   end)

@@ -100,4 +100,60 @@ function pl.strategies.dola(model, prompt, opts) end
 ---@return perilune.Result
 function pl.strategies.contrastive_search(model, prompt, opts) end
 
+--- Goes back where a banned phrase has come, and rules out the token it began with. Options:
+--- banned_strings, ignore_case. The result has n_rewinds.
+---@param model perilune.Model
+---@param prompt perilune.ids
+---@param opts perilune.StrategyOptions
+---@return perilune.Result
+function pl.strategies.phrase_ban(model, prompt, opts) end
+
+--- A watermark: the tokens before the next seed a choice of green ones, which are raised. Options:
+--- greenlist_ratio (0.25), bias (2), hashing_key, context_width (1).
+---@param model perilune.Model
+---@param prompt perilune.ids
+---@param opts? perilune.StrategyOptions
+---@return perilune.Result
+function pl.strategies.watermark(model, prompt, opts) end
+
+--- Counts green tokens: {n_scored, n_green, green_fraction, z, p_value (binomial, exact), prediction}.
+--- Options as when making, and z_threshold (3), ignore_repeated_ngrams (true).
+---@param model perilune.Model for its tokenizer and the size of its vocabulary
+---@param text perilune.ids
+---@param opts? table
+---@return table
+function pl.strategies.watermark.detect(model, text, opts) end
+
+--- The watermark as a sampler for any chain or for `sampler`.
+---@param opts? table as of watermark
+---@return fun(logits: perilune.Tensor, ctx: table)
+function pl.strategies.watermark.sampler(opts) end
+
+--- The best of several texts. Options: n (8), score (a function of {text, ids, sum_logprobs,
+--- finish_reason, seed}; the mean log probability without), num_return_sequences (1). The result has
+--- score, sequences and scores.
+---@param model perilune.Model
+---@param prompt perilune.ids
+---@param opts? perilune.StrategyOptions
+---@return perilune.Result
+function pl.strategies.best_of_n(model, prompt, opts) end
+
+--- The answer that most of several texts come to. Options: n (8), answer (a function of a sample that
+--- gives what it says, or nil), score (the weight of a sample's vote). The result has answer, votes and
+--- agreement.
+---@param model perilune.Model
+---@param prompt perilune.ids
+---@param opts perilune.StrategyOptions
+---@return perilune.Result
+function pl.strategies.self_consistency(model, prompt, opts) end
+
+--- Tree search for texts that a function finds good. Options: value (a function of a text and {ids,
+--- ended, sum_logprobs, seq} that gives a number), n_simulations (32 a token), top_k (8), c_puct (1),
+--- n_rollout (0), n_parallel (8). The result has value.
+---@param model perilune.Model
+---@param prompt perilune.ids
+---@param opts perilune.StrategyOptions
+---@return perilune.Result
+function pl.strategies.mcts(model, prompt, opts) end
+
 return pl

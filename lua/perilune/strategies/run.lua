@@ -22,10 +22,11 @@ Run.__index = Run
 local shared = { "max_new_tokens", "seed", "stop", "stop_token_ids", "ignore_eos", "max_time", "on_step" }
 local sampling = { "temp", "top_k", "top_p", "min_p", "sampler", "chain" }
 local synonyms = { temperature = "temp", max_tokens = "max_new_tokens", n_predict = "max_new_tokens",
-  max_length = "max_new_tokens", stop_strings = "stop", eos_token_id = "stop_token_ids", beams = "num_beams",
-  beam_width = "num_beams", beam_size = "num_beams", n_beams = "num_beams", alpha = "penalty_alpha",
-  cfg_scale = "guidance_scale", draft = "assistant_model", draft_model = "assistant_model",
-  n_draft = "num_assistant_tokens", n_best = "num_return_sequences", random_seed = "seed" }
+  max_length = "max_new_tokens", stop_strings = "stop", eos_token_id = "stop_token_ids", random_seed = "seed",
+  beams = "num_beams", beam_width = "num_beams", beam_size = "num_beams", n_beams = "num_beams",
+  n_best = "num_return_sequences", cfg_scale = "guidance_scale", draft_model = "assistant_model",
+  draft = "assistant_model", n_draft = "num_assistant_tokens", gamma = "greenlist_ratio", delta = "bias",
+  phrases = "banned_strings", banned_phrases = "banned_strings", best_of = "n", num_samples = "n", reward = "score" }
 
 -- -- options ---------------------------------------------------------------------------------------
 
@@ -106,7 +107,7 @@ local function new(strategy, model, prompt, opts)
     pl.fail("unsupported", "%s sees later tokens too: it cannot continue a text", model.config.arch)
   end
   local self = setmetatable({ model = model, session = model.default_session, tokenizer = model.tokenizer,
-    opts = opts, open = {}, ids = {}, text = "", given = 0 }, Run)
+    opts = opts, open = {}, ids = {}, text = "", given = 0, marks = {}, children = {} }, Run)
   self.prompt = self:encode(prompt, strategy.name .. ": the prompt")
   if #self.prompt == 0 then pl.fail("argument", "%s: the prompt is empty", strategy.name) end
   self.n_prompt, self.n_vocab = #self.prompt, model.config.d_vocab
@@ -159,6 +160,7 @@ Run.streams = { token = 0, draft = 1, accept = 2, rest = 3, beam = 4, tree = 5 }
 -- A number in [0, 1) of this position.
 function Run:uniform(pos, stream) return Run.core.uniform(self.seed, Run.streams[stream], pos) end
 
+-- The samplers that the options mean, the last one left out; run.edit is a strategy's own.
 local function shaping(run)
   local opts = run.opts
   if opts.chain ~= nil then
@@ -171,9 +173,11 @@ local function shaping(run)
     for _, item in ipairs(opts.chain) do
       if type(item) == "userdata" then pl.fail("unsupported", "chain: grammars go with model:generate only") end
     end
-    return table.move(opts.chain, 1, #opts.chain, 1, {})
+    local list = { run.edit }
+    return table.move(opts.chain, 1, #opts.chain, #list + 1, list)
   end
   local list = { run:typed("sampler", "function") }
+  list[#list + 1] = run.edit
   for _, name in ipairs({ "top_k", "top_p", "min_p", "temp" }) do
     if opts[name] ~= nil then list[#list + 1] = { [name] = opts[name] } end
   end
@@ -244,8 +248,9 @@ local function find_stop(run)
   return first, found
 end
 
--- How much of the text cannot be the beginning of a stop string.
+-- How much of the text cannot be the beginning of a stop string, nor is held back by run:settled().
 local function safe_length(run)
+  if run.settled then return run:settled() end
   for n = #run.text, 1, -1 do
     local tail, apart = run.text:sub(-n), true
     for _, stop in ipairs(run.stops) do
@@ -276,6 +281,7 @@ function Run:put(id, step)
     if self.decoder then self.text = self.text .. self.decoder:flush() end
   else
     self.ids[#self.ids + 1] = id
+    self.marks[#self.ids] = #self.text -- where its text begins
     if self.decoder then self.text = self.text .. self.decoder:put(id) end
     if #self.ids >= self.limit then self.finish_reason = "length" end
     if self.finish_reason and self.decoder then self.text = self.text .. self.decoder:flush() end
@@ -285,7 +291,7 @@ function Run:put(id, step)
   if not self.finish_reason and self.deadline and pl.clock() >= self.deadline then self.finish_reason = "time" end
   step.finish_reason = self.finish_reason
   if self.on_step then report(self, step, self.finish_reason and #self.text or safe_length(self)) end
-  return self.finish_reason ~= nil
+  return self.finish_reason and true or false
 end
 
 -- Draws tokens until the text ends, first from `logits`, then from what feed(id) gives.
@@ -301,10 +307,45 @@ end
 
 -- Goes back to the first n tokens; what on_step was given is not taken back.
 function Run:take_back(n)
-  for i = #self.ids, n + 1, -1 do self.ids[i] = nil end
+  for i = #self.ids, n + 1, -1 do self.ids[i], self.marks[i] = nil, nil end
   if not self.decoder then return end
   self.decoder, self.text = self.tokenizer:decoder({ keep_leading = true }), ""
   for _, id in ipairs(self.ids) do self.text = self.text .. self.decoder:put(id) end
+end
+
+-- n continuations drawn side by side, a pass a step for all: a list of runs with ids, text,
+-- finish_reason, sum_logprobs under the model itself, and seeds from this run's on. Each is what
+-- the sample strategy gives under its seed.
+function Run:samples(n)
+  local root, active = self:sequence(), {}
+  local logits = self:feed(root, self.prompt)
+  local opts = {}
+  for key, value in pairs(self.opts) do opts[key] = value end
+  opts.on_step = nil
+  for i = 1, n do
+    local child = setmetatable({ opts = opts, seed = self.seed + i - 1, open = {}, ids = {}, text = "", given = 0,
+      marks = {}, children = {}, sum_logprobs = 0, seq = self:fork(root), logits = logits }, {
+      __index = function(_, key) if key ~= "on_step" then return self[key] end end })
+    child.shaper, child.drawers, child.finish_reason = false, {}, false
+    if self.tokenizer then child.decoder = self.tokenizer:decoder({ keep_leading = true }) end
+    self.children[i], active[i] = child, child
+  end
+  while #active > 0 do
+    local items, going = {}, {}
+    for _, child in ipairs(active) do
+      local pos = self.n_prompt + #child.ids
+      local id = child:draw(child:shape(child.logits, pos, child.ids, child.seq), pos, "token")
+      child.sum_logprobs = child.sum_logprobs + child.logits:log_softmax()[id]
+      if child:put(id) then
+        self:drop(child.seq)
+      else
+        going[#going + 1], items[#items + 1] = child, { child.seq, { id }, logits = "last" }
+      end
+    end
+    for i, result in ipairs(self:extend(items)) do going[i].logits = result end
+    active = going
+  end
+  return table.move(self.children, 1, n, 1, {})
 end
 
 -- The text of ids that continue the prompt.
@@ -323,9 +364,10 @@ local Result = { __tostring = function(result) return result.text end, __name = 
 function Run:close()
   for seq in pairs(self.open) do seq:close() end
   self.open = {}
+  for _, child in ipairs(self.children) do child:close() end
   if self.shaper then self.shaper:close() end
   for _, drawer in pairs(self.drawers or {}) do drawer:close() end
-  for _, hook in ipairs(self.hooks or {}) do hook:remove() end
+  for _, hook in ipairs(rawget(self, "hooks") or {}) do hook:remove() end
 end
 Run.__close = Run.close
 
