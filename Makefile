@@ -46,10 +46,14 @@ object   = $(patsubst %.c,$(BUILD)/%.o,$(1))
 flags    = $(ALL_FLAGS) $(call isa_flags,$(1)) $(if $(filter lua/%,$(1)),$(call pkg,--cflags,lua5.4) \
   $(if $(HOME_DIR),-DPL_HOME_DIR='"$(HOME_DIR)"'))
 
-.PHONY: all help setup demo check suites test-engine test-lua bench fuzz docs format lint tidy install clean
+PLUGIN_FILES := $(patsubst plugins/%.c,$(BUILD)/plugins/%.so,$(PLUGINS))
+
+.PHONY: all plugins help setup demo check suites test-engine test-lua bench fuzz docs format lint tidy install clean
 .SECONDARY:
 all: $(BUILD)/libperilune.a $(if $(BINDING),$(BUILD)/perilune.so) $(if $(PROGRAM),$(BUILD)/perilune) \
-  $(patsubst plugins/%.c,$(BUILD)/plugins/%.so,$(PLUGINS))
+  $(PLUGIN_FILES)
+
+plugins: $(PLUGIN_FILES) ## every plugins/*.c, into build/plugins
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -139,6 +143,7 @@ install: all ## into PREFIX (/usr/local), below DESTDIR if given
 	$(if $(BINDING),install -m 755 $(BUILD)/perilune.so $(DESTDIR)$(MODULE_DIR)/)
 	install -m 644 $(BUILD)/libperilune.a $(DESTDIR)$(PREFIX)/lib/
 	install -m 644 $(HEADERS) $(DESTDIR)$(PREFIX)/include/
+	$(if $(PLUGIN_FILES),install -D -m 755 -t $(DESTDIR)$(PREFIX)/lib/perilune/plugins $(PLUGIN_FILES))
 	for d in $(SHARED); do (cd $$d && find . -type f -exec install -D -m 644 {} \
 	  $(abspath $(DESTDIR)$(PREFIX))/share/perilune/$$d/{} \;) || exit 1; done
 

@@ -25,6 +25,7 @@ Try
   :help NAME     what a function does, as in :help generate
   :model NAME    another model: a file, a folder or a hub id
   :time EXPR     the value, and how long it took
+  :reload        loads the plugins anew; new chains have the new ones
   :quit          leave; so does Ctrl-D
   :continue      go on after pl.breakpoint()
 
@@ -110,6 +111,14 @@ function commands.time(self, code)
   print(terminal.paint(terminal.duration(pl.clock() - start), "grey"))
 end
 
+function commands.reload()
+  local n = 0
+  for _, plugin in ipairs(pl.plugins.reload()) do
+    if plugin.problem then report(plugin.problem) else n = n + 1 end
+  end
+  print(("%d samplers from plugins"):format(n))
+end
+
 function commands.quit(self) self.ended, self.stopped = true, true end
 
 commands["continue"] = function(self)
@@ -168,11 +177,11 @@ function Session:read()
   end
 end
 
-local names = { "help", "model", "time", "quit" }
+local names = { "help", "model", "time", "reload", "quit" }
 
 local function new_session(traceback)
   local self = setmetatable({ scope = locals.new(), traceback = traceback, prompt = "> ", names = names }, Session)
-  self.complete = complete.new(self.scope, { ":help", ":model ", ":time ", ":quit" })
+  self.complete = complete.new(self.scope, { ":help", ":model ", ":time ", ":reload", ":quit" })
   return self
 end
 

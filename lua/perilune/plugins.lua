@@ -2,7 +2,8 @@
 --
 --     the folders of $PERILUNE_PLUGIN_PATH, separated by colons
 --     $XDG_DATA_HOME/perilune/plugins, which is ~/.local/share/perilune/plugins otherwise
---     plugins/ beside the program, ../lib/perilune/plugins from there, and plugins/ of pl.home
+--     plugins/ beside the program; PREFIX/lib/perilune/plugins where it is installed; plugins/ of
+--     pl.home
 --
 -- A .so is a library with the ABI of plugins/perilune_plugin.h. A .lua returns a definition as
 -- pl.sampler takes it, or a list of them. They are loaded when a chain names a sampler that is not
@@ -29,10 +30,9 @@ return function(pl, core)
     if data and data ~= "" then add(data .. "/perilune/plugins")
     elseif home and home ~= "" then add(home .. "/.local/share/perilune/plugins") end
     local own = core.own_folder()
-    if own then
-      add(own .. "/plugins")
-      add(own:gsub("[^/]+$", "lib/perilune/plugins"))
-    end
+    if own then add(own .. "/plugins") end
+    local prefix = pl.home:match("^(.*)/share/perilune$")
+    if prefix then add(prefix .. "/lib/perilune/plugins") end
     add(pl.home .. "/plugins")
     return list
   end

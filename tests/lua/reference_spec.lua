@@ -4,7 +4,7 @@ local reference = require "perilune.reference"
 -- The functions that the annotations describe, as a set of "Owner.name".
 local function described()
   local set = {}
-  for _, file in ipairs({ "model", "tensor", "study", "grammar", "strategies" }) do
+  for _, file in ipairs({ "model", "tensor", "sampler", "study", "grammar", "strategies" }) do
     for line in io.lines(pl.home .. "/lua/perilune/meta/" .. file .. ".lua") do
       local name = line:match("^function%s+([%w_%.:]+)")
       if name then set[name:gsub(":", ".")] = true end
@@ -28,6 +28,17 @@ describe("the annotations", function()
     for name in pairs(described()) do
       local method = name:match("^Grammar%.(.*)$")
       assert.is_true(not method or type(g[method]) == "function", name)
+    end
+  end)
+
+  it("describe every method of chains and every function of plugins, and no other", function()
+    local set = described()
+    for owner, methods in pairs({ Chain = pl.types["perilune.chain"], ["pl.plugins"] = pl.plugins }) do
+      for name in pairs(methods) do assert.is_true(set[owner .. "." .. name] or name:sub(1, 2) == "__", name) end
+      for name in pairs(set) do
+        local found = name:match("^" .. owner:gsub("%.", "%%.") .. "%.([%w_]+)$")
+        assert.is_true(not found or methods[found] ~= nil, name)
+      end
     end
   end)
 

@@ -73,3 +73,35 @@ function Chain:random() end
 function Chain:clone(stream) end
 
 function Chain:close() end
+
+--- Samplers in files that were dropped into a folder: see plugins/template.c and template.lua.
+---@class perilune.Plugins
+pl.plugins = {}
+
+---@class perilune.Plugin
+---@field name string? nil when it was refused
+---@field problem string? why it was refused
+---@field path string
+---@field kind "library"|"lua"
+---@field abi integer? of a library
+---@field summary string
+---@field chooses boolean
+---@field params table[] {name, neutral, min, max, whole, help}
+
+--- What was found, in the order in which folders are looked into.
+---@return perilune.Plugin[]
+function pl.plugins.list() end
+
+--- Loads everything anew: files that changed, came or went. Chains that exist keep what they have.
+---@return perilune.Plugin[]
+function pl.plugins.reload() end
+
+--- Loads one file from anywhere.
+---@param path string a .so or a .lua
+---@return perilune.Plugin
+function pl.plugins.load(path) end
+
+--- The folders that are looked into: $PERILUNE_PLUGIN_PATH, the user's data folder, beside the
+--- program, where it was installed to.
+---@return string[]
+function pl.plugins.folders() end
