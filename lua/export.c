@@ -2,7 +2,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "../engine/model/export.h"
+#include "../engine/model/model.h"
 #include "common.h"
 #include "handles.h"
 #include "tensor.h"

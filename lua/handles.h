@@ -12,7 +12,8 @@
 #include <lauxlib.h>
 #include <lua.h>
 
-#include "../engine/model/session.h"
+#include "../engine/model/model.h"
+#include "../engine/model/hooks.h"
 
 #define PL_LUA_MODEL "perilune.model"
 #define PL_LUA_SESSION "perilune.session"

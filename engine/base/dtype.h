@@ -1,29 +1,10 @@
-/* Element types. Quantised types store a row as blocks of a fixed number of elements.
+/* What element types are like. Quantised ones store a row as blocks of a fixed number of elements.
  *
  * The order within a block, and the meaning of each byte, is GGUF's; see kernels/blocks.h. */
 #ifndef PL_BASE_DTYPE_H
 #define PL_BASE_DTYPE_H
 
 #include "../perilune.h"
-
-typedef enum pl_dtype {
-    PL_F32,
-    PL_F16,
-    PL_BF16,
-    PL_I32,
-    PL_I64,
-    PL_Q4_0,
-    PL_Q4_1,
-    PL_Q5_0,
-    PL_Q5_1,
-    PL_Q8_0,
-    PL_Q2_K,
-    PL_Q3_K,
-    PL_Q4_K,
-    PL_Q5_K,
-    PL_Q6_K,
-    PL_N_DTYPES
-} pl_dtype;
 
 typedef struct pl_dtype_info {
     const char *name;      /* "f32", "q4_k", ...: llama.cpp's names in lower case */

@@ -1,4 +1,4 @@
-#include "export.h"
+#include "model.h"
 
 #include <errno.h>
 #include <math.h>

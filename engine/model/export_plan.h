@@ -3,7 +3,7 @@
 #define PL_MODEL_EXPORT_PLAN_H
 
 #include "../format/json.h"
-#include "export.h"
+#include "model.h"
 #include "families.h"
 
 enum { PL_EXPORT_PARTS = 3 };

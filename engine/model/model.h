@@ -12,7 +12,6 @@ typedef struct pl_named_weight {
     pl_tensor tensor; /* [n_out, n_in]; a transposed matrix is shown with swapped strides */
 } pl_named_weight;
 
-typedef struct pl_model pl_model;
 struct pl_model {
     pl_config config;
     pl_weights weights;
@@ -27,25 +26,14 @@ struct pl_model {
     int refs;                 /* sessions hold the model too */
 };
 
-/* Loads what a user names: a .gguf or .safetensors path, a directory in Hugging Face's layout, or
- * a hub id found in the local cache. Errors name file, field, value and what was expected. */
-pl_status pl_model_load(pl_model **model, const char *name, pl_error *err);
-
 /* A model with random weights (normal-like, standard deviation `std`, gains near 1) of the given
  * type; quantised types get random blocks of that scale. config is checked and completed. */
 pl_status pl_model_new_random(pl_model **model, const pl_config *config, pl_dtype dtype,
                               uint64_t seed, float std, pl_error *err);
 
-/* Another owner; every owner calls pl_model_free. */
-pl_model *pl_model_retain(pl_model *model);
-void pl_model_free(pl_model *model);
-
 /* Number of distinct weight tensors, and the i-th of them. */
 size_t pl_model_n_weights(const pl_model *model);
 void pl_model_weight(const pl_model *model, size_t i, pl_named_weight *out);
-
-/* Number of parameters (elements of all weights, a tied matrix once). */
-int64_t pl_model_n_params(const pl_model *model);
 
 /* The first weight that holds NaN or infinity, described in text ("blk.0.attn_q.weight [3, 7] is
  * nan"); false when all are finite. Reads every weight. */

@@ -8,8 +8,8 @@
 #define PL_MODEL_PASS_H
 
 #include "hooks.h"
+#include "model.h"
 #include "kv.h"
-#include "session.h"
 
 struct pl_sequence {
     pl_session *session;

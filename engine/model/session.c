@@ -1,11 +1,10 @@
-#include "session.h"
+#include "pass.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "../base/error.h"
 #include "../base/threads.h"
-#include "pass.h"
 
 /* A hook may run another pass of its session; each level has its own workspace. */
 enum { MAX_DEPTH = 8 };

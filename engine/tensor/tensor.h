@@ -18,27 +18,15 @@
 
 #include "../base/dtype.h"
 
-enum { PL_MAX_DIMS = 8, PL_DIM_NAME = 16 };
-
 /* Shared memory. Freed by `release` when the last owner lets go. */
-typedef struct pl_storage {
+struct pl_storage {
     int refs; /* changed atomically */
     void *data;
     size_t bytes;
     bool read_only;                              /* mapped from a file, or lent for reading */
     void (*release)(struct pl_storage *storage); /* frees data and the storage itself */
     void *owner;                                 /* for release */
-} pl_storage;
-
-typedef struct pl_tensor {
-    pl_dtype dtype;
-    int n_dims;                         /* 0: a scalar, one element */
-    int64_t shape[PL_MAX_DIMS];         /* outermost first, as in NumPy */
-    int64_t stride[PL_MAX_DIMS];        /* in elements */
-    char dim[PL_MAX_DIMS][PL_DIM_NAME]; /* names, "" where unnamed */
-    void *data;                         /* the first element */
-    pl_storage *storage;                /* NULL: borrowed for the length of a call */
-} pl_tensor;
+};
 
 /* A new owned tensor, not cleared. Errors: PL_ERR_SHAPE (negative sizes, too many dimensions,
  * rows that are no whole blocks), PL_ERR_MEMORY (too large, or out of memory). */

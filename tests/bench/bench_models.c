@@ -15,8 +15,9 @@
 #include <unistd.h>
 
 #include "../../engine/base/threads.h"
-#include "../../engine/model/export.h"
-#include "../../engine/model/session.h"
+#include "../../engine/model/model.h"
+#include "../../engine/model/model.h"
+#include "../../engine/model/hooks.h"
 
 static double now(void) {
     struct timespec t;

@@ -10,8 +10,19 @@ for file in lib/libperilune.a include/perilune.h; do
     [ -s "$prefix/$file" ] || { echo "not installed: $file"; exit 1; }
 done
 
-printf '#include <perilune.h>\nint main(void) { return 0; }\n' >"$prefix/user.c"
-${CC:-cc} -std=c11 -I"$prefix/include" -c "$prefix/user.c" -o "$prefix/user.o"
+cat >"$prefix/user.c" <<'END'
+#include <perilune.h>
+int main(int argc, char **argv) {
+    pl_model *model;
+    if (argc != 2 || pl_model_load(&model, argv[1], NULL) != PL_OK) return 1;
+    int n = (int)pl_model_get_sizes(model).n_layers;
+    pl_model_free(model);
+    return n > 0 ? 0 : 1;
+}
+END
+${CC:-cc} -std=c11 -I"$prefix/include" "$prefix/user.c" -o "$prefix/user" \
+    -L"$prefix/lib" -lperilune -lpcre2-8 -ljansson -lopenblas -lm -ldl -lpthread
+[ ! -d "$prefix/share/perilune/models" ] || "$prefix/user" "$prefix/share/perilune/models/default.gguf"
 
 [ -e "$prefix/bin/perilune" ] || exit 0
 cd /

@@ -5,7 +5,8 @@
 #include <jansson.h>
 
 #include "reference.h"
-#include "../../engine/model/session.h"
+#include "../../engine/model/model.h"
+#include "../../engine/model/hooks.h"
 
 /* The path of reference data, or a message and skip(). Static storage. */
 const char *need_data(const char *name);

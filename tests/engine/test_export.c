@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "../../engine/format/gguf.h"
-#include "../../engine/model/export.h"
+#include "../../engine/model/model.h"
 #include "model_fixture.h"
 
 enum { N_TOKENS = 12 };

@@ -11,7 +11,8 @@
 
 #include "../../engine/base/error.h"
 #include "../../engine/format/gguf_write.h"
-#include "../../engine/model/session.h"
+#include "../../engine/model/model.h"
+#include "../../engine/model/hooks.h"
 #include "format_fixture.h"
 
 static pl_error err;
