@@ -38,4 +38,5 @@ return function(pl, core)
   require "perilune.plugins"(pl, core)
   require "perilune.generate"(pl, core)
   require "perilune.strategies"(pl, core)
+  require "perilune.pipeline"(pl)
 end

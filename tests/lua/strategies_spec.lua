@@ -96,6 +96,29 @@ describe("sample", function()
     end
   end)
 
+  it("keeps to a grammar, as every strategy does", function()
+    local words = { yes = true, ["in the"] = true, [" then"] = true }
+    local opts = { grammar = 'root ::= "yes" | "in the" | " then"', max_new_tokens = 10, seed = 2 }
+    for seed = 1, 5 do
+      opts.seed = seed
+      local found, expected = pl.strategies.sample(model, "er", opts), model:complete("er", opts)
+      assert.are.equal(expected.text, found.text)
+      assert.are.equal(expected.finish_reason, found.finish_reason)
+    end
+    opts.regex, opts.grammar, opts.num_beams, opts.num_return_sequences = "yes|in the| then", nil, 8, 3
+    local found = pl.strategies.beam_search(model, "er", opts)
+    assert.are.equal(3, #found.sequences)
+    for _, one in ipairs(found.sequences) do
+      assert.is_true(words[one.text], one.text)
+      assert.are.equal("grammar", one.finish_reason)
+    end
+    opts.num_beams, opts.num_return_sequences = nil, nil
+    opts.assistant_model = tiny.model(pl, { n_layers = 1 })
+    assert.is_truthy(pl.strategies.speculative(model, "er", opts).text:find("^[yi ]"))
+    local err = tiny.failure(pl.strategies.sample, model, "er", { mirostat = 2 })
+    assert.is_truthy(err.message:find("mirostat", 1, true), err.message)
+  end)
+
   it("holds back what may begin a stop string, and frees all", function()
     local words, pieces = model:encode("in the erx then"):to_table(), {}
     local result = pl.strategies.sample(model, "x", { stop = "erx then", max_new_tokens = 40, temp = 0,

@@ -156,4 +156,27 @@ function pl.strategies.self_consistency(model, prompt, opts) end
 ---@return perilune.Result
 function pl.strategies.mcts(model, prompt, opts) end
 
+--- Functions on the prompt (before), the logits (during) and the text (after), one or a list each. One
+--- that returns nothing leaves what it got. Two pipelines are joined by `..`.
+---@param opts {before?: function|function[], during?: function|function[], after?: function|function[]}
+---@return perilune.Pipeline
+function pl.pipeline(opts) end
+
+---@class perilune.Pipeline
+local Pipeline = {}
+
+--- As `Model:complete`, through all three phases; the result's raw_text is the text before the last.
+---@param model perilune.Model
+---@param prompt string
+---@param opts? perilune.GenerateOptions
+---@return perilune.Result
+function Pipeline:complete(model, prompt, opts) end
+
+--- As `Model:generate`, through the first two phases.
+---@param model perilune.Model
+---@param prompt string
+---@param opts? perilune.GenerateOptions
+---@return perilune.Generator
+function Pipeline:generate(model, prompt, opts) end
+
 return pl

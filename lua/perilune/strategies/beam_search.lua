@@ -50,15 +50,17 @@ local function hold(run, group, ids, sum, reason, n)
   list[run.group_size + 1] = nil
 end
 
--- Whether a token ends the text; stop strings too.
+-- Why a token ends the text, if it does, and whether it belongs to the text itself.
 local function ending(run, ids, id)
   local reason = run:ends(id)
-  if reason or #run.stops == 0 then return reason end
+  local plain = #run.stops == 0 and not (run.grammars and run.grammars[1])
+  if reason or plain then return reason, false end
   local all = table.move(ids, 1, #ids, 1, {})
   all[#all + 1] = id
+  if run:is_whole(all) then return "grammar", true end
   local text = run:text_of(all)
   for _, stop in ipairs(run.stops) do
-    if text:find(stop, 1, true) then return "stop string" end
+    if text:find(stop, 1, true) then return "stop", true end
   end
 end
 
@@ -77,14 +79,13 @@ local function advance(run, group, rows)
     list, all = candidates_of(run, group, rows, k)
     if run.words then run.add_forced(group, rows, list) end
     for rank, candidate in ipairs(list) do
-      local reason = ending(run, candidate.parent.ids, candidate.id)
+      local reason, inside = ending(run, candidate.parent.ids, candidate.id)
       candidate.state = run.words and run.words:step(candidate.parent.state, candidate.id)
-      local may_end = not run.words or run.words:complete(reason == "stop string" and candidate.state
-        or candidate.parent.state)
+      local may_end = not run.words or run.words:complete(inside and candidate.state or candidate.parent.state)
       if not reason then
         going[#going + 1] = candidate
       elseif rank <= run.group_size and may_end then
-        candidate.reason = reason
+        candidate.reason, candidate.inside = reason, inside
         ended[#ended + 1] = candidate
       end
     end
@@ -92,8 +93,8 @@ local function advance(run, group, rows)
   until #going >= run.group_size or all
   for _, candidate in ipairs(ended) do
     local ids = candidate.parent.ids
-    local with = candidate.reason == "stop string" and extended(ids, candidate.id) or ids
-    hold(run, group, with, candidate.score, candidate.reason:match("^%a+"), #ids + 1)
+    local with = candidate.inside and extended(ids, candidate.id) or ids
+    hold(run, group, with, candidate.score, candidate.reason, #ids + 1)
   end
   if run.words then return run.words.pick(going, run.group_size) end
   return table.move(going, 1, math.min(run.group_size, #going), 1, {})

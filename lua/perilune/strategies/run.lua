@@ -20,7 +20,7 @@ local Run = {}
 Run.__index = Run
 
 local shared = { "max_new_tokens", "seed", "stop", "stop_token_ids", "ignore_eos", "max_time", "on_step" }
-local sampling = { "temp", "top_k", "top_p", "min_p", "sampler", "chain" }
+local sampling = { "sampler", "chain", "grammar", "regex", "json_schema" } -- and what samplers take
 local synonyms = { temperature = "temp", max_tokens = "max_new_tokens", n_predict = "max_new_tokens",
   max_length = "max_new_tokens", stop_strings = "stop", eos_token_id = "stop_token_ids", random_seed = "seed",
   beams = "num_beams", beam_width = "num_beams", beam_size = "num_beams", n_beams = "num_beams",
@@ -107,7 +107,7 @@ local function new(strategy, model, prompt, opts)
     pl.fail("unsupported", "%s sees later tokens too: it cannot continue a text", model.config.arch)
   end
   local self = setmetatable({ model = model, session = model.default_session, tokenizer = model.tokenizer,
-    opts = opts, open = {}, ids = {}, text = "", given = 0, marks = {}, children = {} }, Run)
+    opts = opts, name = strategy.name, open = {}, ids = {}, text = "", given = 0, marks = {}, children = {} }, Run)
   self.prompt = self:encode(prompt, strategy.name .. ": the prompt")
   if #self.prompt == 0 then pl.fail("argument", "%s: the prompt is empty", strategy.name) end
   self.n_prompt, self.n_vocab = #self.prompt, model.config.d_vocab
@@ -160,48 +160,70 @@ Run.streams = { token = 0, draft = 1, accept = 2, rest = 3, beam = 4, tree = 5 }
 -- A number in [0, 1) of this position.
 function Run:uniform(pos, stream) return Run.core.uniform(self.seed, Run.streams[stream], pos) end
 
--- The samplers that the options mean, the last one left out; run.edit is a strategy's own.
+-- The option `sampler` with run.edit after it, a strategy's own.
+local function with_edit(opts, edit)
+  local own, value = {}, opts.sampler
+  for key, item in pairs(opts) do own[key] = item end
+  local is_list = type(value) == "table" and not value.apply and type(value[1]) ~= "string" and #value > 0
+  own.sampler = is_list and table.move(value, 1, #value, 1, {}) or { value }
+  own.sampler[#own.sampler + 1] = edit
+  return own
+end
+
+-- The samplers that the options mean, but for the last one, which chooses. self.grammars: those among them.
 local function shaping(run)
-  local opts = run.opts
+  local opts, builder = run.opts, Run.core.chain_builder
+  local constraint = pl.constraint(opts, run.tokenizer)
+  local list
+  run.grammars = { constraint }
   if opts.chain ~= nil then
     if type(opts.chain) ~= "table" then pl.fail("argument", "chain is a %s: expected a list", type(opts.chain)) end
-    for _, name in ipairs(sampling) do
-      if name ~= "chain" and opts[name] ~= nil then
-        pl.fail("argument", "chain already says what '%s' would", name)
-      end
-    end
+    builder.check_alone(opts)
+    list = { constraint }
+    list[#list + 1] = run.edit
     for _, item in ipairs(opts.chain) do
-      if type(item) == "userdata" then pl.fail("unsupported", "chain: grammars go with model:generate only") end
+      list[#list + 1] = item
+      if pl.is_grammar(item) then run.grammars[#run.grammars + 1] = item end
     end
-    local list = { run.edit }
-    return table.move(opts.chain, 1, #opts.chain, #list + 1, list)
+  else
+    list = builder.from_options(run.edit and with_edit(opts, run.edit) or opts, run.model, { constraint })
   end
-  local list = { run:typed("sampler", "function") }
-  list[#list + 1] = run.edit
-  for _, name in ipairs({ "top_k", "top_p", "min_p", "temp" }) do
-    if opts[name] ~= nil then list[#list + 1] = { [name] = opts[name] } end
+  local last = list[#list]
+  if last == "greedy" then
+    list[#list] = { temp = 0 }
+  elseif last == "dist" then
+    list[#list] = nil
+  elseif opts.chain == nil then
+    pl.fail("unsupported", "%s chooses the token, which is for %s to do", tostring(last[1] or last), run.name)
   end
   return list
 end
 
 -- The logits of the position after the prompt and `ids` (run.ids unless said otherwise), as temp,
--- top_k and so on leave them (-inf: removed), as a new tensor.
+-- top_k and so on leave them (-inf: removed), as a new tensor. The samplers see the text from its
+-- beginning on, so that beams and rewinds need no state of theirs.
 function Run:shape(logits, pos, ids, seq)
   local copy = logits:clone()
+  ids = ids or self.ids
   if not self.shaper then
     local list = shaping(self)
-    if self.opts.chain and list[#list] == "dist" then list[#list] = nil end
     self.untouched = #list == 0
     list[#list + 1] = function(shaped)
       self.shaped = shaped:clone()
       return 0
     end
-    self.shaper = Run.core.new_chain(list, self.n_vocab, self.seed, 0, self.model)
+    local wants
+    self.shaper, wants = Run.core.chain_builder.open(list, self.model, self.seed, 0)
+    if #wants > 0 then pl.fail("unsupported", "a sampler wants to see %s: only model:generate shows it", wants[1]) end
   end
   if self.untouched then return copy end
-  self.shaper:reset(self.prompt)
-  for _, id in ipairs(ids or self.ids) do self.shaper:accept(id) end
-  self.shaper:sample(copy, pos, self:context(pos, ids, seq))
+  local chain = self.grammars[1] and self.shaper:clone() or self.shaper -- grammars know no reset
+  chain:reset(self.prompt)
+  for _, id in ipairs(ids) do chain:accept(id) end
+  local context = self:context(pos, ids, seq)
+  context.random = function() return chain:random() end
+  chain:sample(copy, pos, context)
+  if self.grammars[1] then chain:close() end
   local shaped = self.shaped
   self.shaped = nil
   return shaped
@@ -223,7 +245,8 @@ function Run:context(pos, ids, seq)
   local all = table.move(self.prompt, 1, self.n_prompt, 1, {})
   ids = ids or self.ids
   table.move(ids, 1, #ids, #all + 1, all)
-  return { seq = seq, model = self.model, n_prompt = self.n_prompt, seed = self.seed, ids = all, pos = pos, n = #ids }
+  return { seq = seq, model = self.model, n_prompt = self.n_prompt, seed = self.seed, ids = all, pos = pos,
+    n = #ids, step = #ids }
 end
 
 -- Log probabilities of the model itself, or of what temp and the others make of it.
@@ -236,6 +259,16 @@ function Run:ends(id)
   if self.end_ids[id] then return "stop" end
   local tok = self.tokenizer
   if tok and not self.opts.ignore_eos and id < tok.n_tokens and tok:is_end(id) then return "eos" end
+end
+
+-- Whether a grammar's text is whole with these ids, so that nothing may follow.
+function Run:is_whole(ids)
+  for _, grammar in ipairs(self.grammars or {}) do
+    local at <close> = grammar:fork()
+    for _, id in ipairs(ids) do at:accept(id) end
+    if not at.may_go_on then return true end
+  end
+  return false
 end
 
 -- Where the first stop string begins in the text, if one is there.
@@ -283,7 +316,11 @@ function Run:put(id, step)
     self.ids[#self.ids + 1] = id
     self.marks[#self.ids] = #self.text -- where its text begins
     if self.decoder then self.text = self.text .. self.decoder:put(id) end
-    if #self.ids >= self.limit then self.finish_reason = "length" end
+    if self:is_whole(self.ids) then
+      self.finish_reason = "grammar"
+    elseif #self.ids >= self.limit then
+      self.finish_reason = "length"
+    end
     if self.finish_reason and self.decoder then self.text = self.text .. self.decoder:flush() end
   end
   local at, stop = find_stop(self)
@@ -444,8 +481,13 @@ end
 function Run.strategy(name, options, run)
   local known = table.move(shared, 1, #shared, 1, {})
   for _, option in ipairs(options) do
-    if option == "sampling" then table.move(sampling, 1, #sampling, #known + 1, known)
-    else known[#known + 1] = option end
+    if option == "sampling" then
+      local samplers = Run.core.chain_builder.options
+      table.move(sampling, 1, #sampling, #known + 1, known)
+      table.move(samplers, 1, #samplers, #known + 1, known)
+    else
+      known[#known + 1] = option
+    end
   end
   return setmetatable({ name = name, options = known, run = run }, Strategy)
 end

@@ -50,6 +50,7 @@ return Run.strategy("speculative", { "assistant_model", "num_assistant_tokens", 
       local shaped = run:shape(logits, pos, so_far, seq)
       ids[i], drawn_from[i] = run:draw(shaped, pos, "draft"), shaped:softmax()
       so_far[#so_far + 1], behind = ids[i], { ids[i] }
+      if run:ends(ids[i]) or run:is_whole(so_far) then break end
     end
     if most > 0 then behind = {} end
     return ids, drawn_from
