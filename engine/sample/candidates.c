@@ -7,6 +7,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* How many numbers one position may draw before it would meet the next position's. */
 enum { DRAWS_PER_POSITION = 4096 };
@@ -20,9 +21,10 @@ pl_status pl_candidates_init(pl_candidates *c, int64_t n_vocab, pl_error *err) {
     size_t n = (size_t)n_vocab;
     c->ids = malloc(n * sizeof *c->ids);
     c->weights = malloc(n * sizeof *c->weights);
+    c->keys = malloc(n * sizeof *c->keys);
     c->heap = malloc(n * sizeof *c->heap);
     c->counts = calloc(n, sizeof *c->counts);
-    if (!c->ids || !c->weights || !c->heap || !c->counts) {
+    if (!c->ids || !c->weights || !c->keys || !c->heap || !c->counts) {
         pl_candidates_clear(c);
         return pl_fail(err, PL_ERR_MEMORY, "no memory to sample from %zu tokens", n);
     }
@@ -32,6 +34,7 @@ pl_status pl_candidates_init(pl_candidates *c, int64_t n_vocab, pl_error *err) {
 void pl_candidates_clear(pl_candidates *c) {
     free(c->ids);
     free(c->weights);
+    free(c->keys);
     free(c->heap);
     free(c->counts);
     pl_ids_clear(&c->scratch);
@@ -47,8 +50,28 @@ pl_status pl_candidates_begin(pl_candidates *c, float *logits, pl_random random,
     return pl_candidates_refresh(c, err);
 }
 
+/* Loops over the whole vocabulary are written so that compilers make vector code of them. */
+
+static bool all_finite(const float *x, int64_t n) {
+    const uint32_t exponent = 0x7f800000; /* all of it set: infinite or NaN */
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bad |= (bits & exponent) == exponent;
+    }
+    return !bad;
+}
+
 pl_status pl_candidates_refresh(pl_candidates *c, pl_error *err) {
+    bool known = c->n == c->n_vocab; /* the list is that of all ids already */
     c->n = 0;
+    if (all_finite(c->logits, c->n_vocab)) {
+        if (!known)
+            for (int64_t id = 0; id < c->n_vocab; id++) c->ids[id] = (int32_t)id;
+        c->n = c->n_vocab;
+        return PL_OK;
+    }
     for (int64_t id = 0; id < c->n_vocab; id++) {
         float x = c->logits[id];
         if (x > -INFINITY && x < INFINITY)
@@ -62,6 +85,14 @@ pl_status pl_candidates_refresh(pl_candidates *c, pl_error *err) {
                        "no token is left to choose from: all %lld logits are -inf",
                        (long long)c->n_vocab);
     return PL_OK;
+}
+
+/* Long runs are looked over in stretches, and added up in lanes. */
+enum { STRETCH = 64, LANES = 16 };
+
+/* Whether ids are 0, 1, 2, ...: then nothing need be looked up through them. */
+static bool is_whole(const pl_candidates *c) {
+    return c->n == c->n_vocab;
 }
 
 void pl_candidates_set(pl_candidates *c, int64_t id, double logit) {
@@ -84,7 +115,20 @@ static bool better(pl_candidate a, pl_candidate b) {
     return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
 
+/* The logit of the best, which is had sooner than its id. */
+static float best_logit(const pl_candidates *c) {
+    return is_whole(c) ? c->kernels->max(c->logits, (size_t)c->n) : pl_candidates_best(c).logit;
+}
+
 pl_candidate pl_candidates_best(const pl_candidates *c) {
+    if (is_whole(c)) {
+        float most = best_logit(c);
+        int64_t id = 0;
+        while (id + STRETCH <= c->n && c->kernels->max(c->logits + id, STRETCH) < most)
+            id += STRETCH;
+        while (c->logits[id] != most) id++;
+        return (pl_candidate){most, (int32_t)id};
+    }
     pl_candidate best = {c->logits[c->ids[0]], c->ids[0]};
     for (int64_t i = 1; i < c->n; i++)
         if (c->logits[c->ids[i]] > best.logit)
@@ -116,11 +160,6 @@ static void sift_down(pl_candidate *heap, int64_t i, int64_t n) {
     heap[i] = moving;
 }
 
-static void heap_fill(pl_candidates *c) {
-    for (int64_t i = 0; i < c->n; i++) c->heap[i] = (pl_candidate){c->logits[c->ids[i]], c->ids[i]};
-    for (int64_t i = c->n / 2; i-- > 0;) sift_down(c->heap, i, c->n);
-}
-
 /* Takes the best one off a heap of n >= 1. */
 static pl_candidate heap_pop(pl_candidate *heap, int64_t n) {
     pl_candidate top = heap[0];
@@ -141,18 +180,24 @@ static void sift_worst(pl_candidate *heap, int64_t i, int64_t n) {
     heap[i] = moving;
 }
 
+/* A later id is never better at the same logit, so it enters only above the worst of the k. */
+static void enter(pl_candidate *heap, int64_t k, float logit, int32_t id) {
+    if (logit <= heap[0].logit) return;
+    heap[0] = (pl_candidate){logit, id};
+    sift_worst(heap, 0, k);
+}
+
 int64_t pl_candidates_select(pl_candidates *c, int64_t k) {
     if (k > c->n) k = c->n;
     pl_candidate *heap = c->heap;
-    for (int64_t i = 0; i < k; i++) heap[i] = (pl_candidate){c->logits[c->ids[i]], c->ids[i]};
-    for (int64_t i = k / 2; i-- > 0;) sift_worst(heap, i, k);
-    for (int64_t i = k; i < c->n; i++) {
-        /* A later id is never better at the same logit. */
-        float logit = c->logits[c->ids[i]];
-        if (logit <= heap[0].logit) continue;
-        heap[0] = (pl_candidate){logit, c->ids[i]};
-        sift_worst(heap, 0, k);
+    int64_t i = k;
+    for (int64_t j = 0; j < k; j++) heap[j] = (pl_candidate){c->logits[c->ids[j]], c->ids[j]};
+    for (int64_t j = k / 2; j-- > 0;) sift_worst(heap, j, k);
+    for (; is_whole(c) && i + STRETCH <= c->n; i += STRETCH) {
+        if (c->kernels->max(c->logits + i, STRETCH) <= heap[0].logit) continue;
+        for (int l = 0; l < STRETCH; l++) enter(heap, k, c->logits[i + l], (int32_t)i + l);
     }
+    for (; i < c->n; i++) enter(heap, k, c->logits[c->ids[i]], c->ids[i]);
     for (int64_t n = k; n > 1; n--) {
         pl_candidate worst = heap[0];
         heap[0] = heap[n - 1];
@@ -162,64 +207,128 @@ int64_t pl_candidates_select(pl_candidates *c, int64_t k) {
     return k;
 }
 
+static int by_id(const void *a, const void *b) {
+    const pl_candidate *x = a, *y = b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
 void pl_candidates_keep_best(pl_candidates *c, int64_t k) {
     if (k >= c->n) return;
     pl_candidates_select(c, k);
-    pl_candidates_keep_from(c, c->heap[k - 1]);
+    if (k > c->n / 16) {
+        pl_candidates_keep_from(c, c->heap[k - 1]);
+        return;
+    }
+    for (int64_t i = 0; i < c->n_vocab; i++) c->logits[i] = -INFINITY;
+    qsort(c->heap, (size_t)k, sizeof *c->heap, by_id);
+    for (int64_t i = 0; i < k; i++) {
+        c->logits[c->heap[i].id] = c->heap[i].logit;
+        c->ids[i] = c->heap[i].id;
+    }
+    c->n = k;
 }
 
-void pl_candidates_keep_mass(pl_candidates *c, double p) {
-    double wanted = p * pl_candidates_weigh(c);
-    heap_fill(c);
-    int64_t n = c->n;
-    pl_candidate best = c->heap[0], last;
-    double sum = 0;
-    do {
-        last = heap_pop(c->heap, n--);
-        float weight = last.logit - best.logit;
-        c->kernels->exp(&weight, &weight, 1);
-        sum += weight;
-    } while (n > 0 && sum < wanted);
-    pl_candidates_keep_from(c, last);
+/* -- the smallest set of a mass ------------------------------------------------------------- */
+
+/* Tokens fall into buckets by their keys; whole buckets are kept until one reaches the mass, and
+ * only that one is ordered. Which bucket a key belongs to depends on nothing but its distance from
+ * the lowest, so nothing is out of order between buckets. */
+enum { BUCKETS = 2048 };
+static const float BUCKETS_PER_UNIT = 64; /* a factor of e in probability, where keys are logits */
+
+static int bucket_of(float key, float lowest) {
+    float place = (key - lowest) * BUCKETS_PER_UNIT;
+    return place < BUCKETS - 1 ? (int)place : BUCKETS - 1;
 }
 
 void pl_candidates_keep_mass_by(pl_candidates *c, const float *keys, double sum, double p) {
-    for (int64_t i = 0; i < c->n; i++) c->heap[i] = (pl_candidate){-keys[i], (int32_t)i};
-    for (int64_t i = c->n / 2; i-- > 0;) sift_down(c->heap, i, c->n);
-    double mass = 0, wanted = p * sum;
-    int64_t n = c->n, kept = 0;
-    do {
-        mass += c->weights[heap_pop(c->heap, n--).id];
-    } while (n > 0 && mass < wanted);
-    for (int64_t i = 0; i < n; i++) c->logits[c->ids[c->heap[i].id]] = -INFINITY;
+    double masses[BUCKETS] = {0}, mass = 0, wanted = p * sum;
+    float lowest = keys[0];
+    for (int64_t i = 1; i < c->n; i++) lowest = keys[i] < lowest ? keys[i] : lowest;
+    for (int64_t i = 0; i < c->n; i++) masses[bucket_of(keys[i], lowest)] += c->weights[i];
+    int cut = 0;
+    while (cut < BUCKETS - 1 && mass + masses[cut] < wanted) mass += masses[cut++];
+    int64_t n = 0, kept = 0;
     for (int64_t i = 0; i < c->n; i++)
-        if (c->logits[c->ids[i]] > -INFINITY) c->ids[kept++] = c->ids[i];
+        if (bucket_of(keys[i], lowest) == cut) c->heap[n++] = (pl_candidate){-keys[i], (int32_t)i};
+    for (int64_t i = n / 2; i-- > 0;) sift_down(c->heap, i, n);
+    pl_candidate last = {-lowest, -1}; /* an empty bucket at the very end cuts nothing off */
+    if (n == 0) last = (pl_candidate){-INFINITY, INT32_MAX};
+    while (n > 0) {
+        last = heap_pop(c->heap, n--);
+        mass += c->weights[last.id];
+        if (mass >= wanted) break;
+    }
+    for (int64_t i = 0; i < c->n; i++) {
+        int32_t id = c->ids[i];
+        if (better(last, (pl_candidate){-keys[i], (int32_t)i}))
+            c->logits[id] = -INFINITY;
+        else
+            c->ids[kept++] = id;
+    }
     c->n = kept;
 }
 
-double pl_candidates_weigh(pl_candidates *c) {
-    float top = pl_candidates_best(c).logit;
-    for (int64_t i = 0; i < c->n; i++) c->weights[i] = c->logits[c->ids[i]] - top;
-    c->kernels->exp(c->weights, c->weights, (size_t)c->n);
-    double sum = 0;
-    for (int64_t i = 0; i < c->n; i++) sum += c->weights[i];
+void pl_candidates_keep_mass(pl_candidates *c, double p) {
+    double sum = pl_candidates_weigh(c);
+    for (int64_t i = 0; i < c->n; i++) c->keys[i] = -c->logits[c->ids[i]];
+    pl_candidates_keep_mass_by(c, c->keys, sum, p);
+}
+
+/* -- weights -------------------------------------------------------------------------------- */
+
+/* The sum of x, in lanes: one after the other, each addition would wait for the one before. */
+static double sum_of(const float *x, int64_t n) {
+    double lanes[LANES] = {0}, sum = 0;
+    int64_t whole = n - n % LANES;
+    for (int64_t i = 0; i < whole; i += LANES)
+        for (int l = 0; l < LANES; l++) lanes[l] += x[i + l];
+    for (int64_t i = whole; i < n; i++) sum += x[i];
+    for (int l = 0; l < LANES; l++) sum += lanes[l];
     return sum;
+}
+
+static double weigh(pl_candidates *c, float top) {
+    if (is_whole(c))
+        for (int64_t i = 0; i < c->n; i++) c->weights[i] = c->logits[i] - top;
+    else
+        for (int64_t i = 0; i < c->n; i++) c->weights[i] = c->logits[c->ids[i]] - top;
+    c->kernels->exp(c->weights, c->weights, (size_t)c->n);
+    return sum_of(c->weights, c->n);
+}
+
+double pl_candidates_weigh(pl_candidates *c) {
+    return weigh(c, best_logit(c));
 }
 
 int32_t pl_candidates_draw(pl_candidates *c) {
     double left = pl_candidates_weigh(c) * pl_random_uniform_f64(&c->random);
     int64_t i = 0, last = 0;
+    for (; i + STRETCH <= c->n; i += STRETCH) {
+        double sum = sum_of(c->weights + i, STRETCH);
+        if (left < sum) break;
+        left -= sum;
+    }
     for (; i < c->n; i++) {
         if (c->weights[i] <= 0) continue;
         last = i;
-        if ((left -= c->weights[i]) < 0) break;
+        if ((left -= c->weights[i]) < 0) return c->ids[i];
     }
+    /* Rounding has carried the draw past the end: the last that has any weight. */
+    for (i = c->n - 1; last == 0 && i > 0; i--)
+        if (c->weights[i] > 0) last = i;
     return c->ids[last];
 }
 
 pl_distribution pl_candidates_distribution(pl_candidates *c) {
-    double top = pl_candidates_best(c).logit, sum = pl_candidates_weigh(c), dot = 0;
-    for (int64_t i = 0; i < c->n; i++)
-        if (c->weights[i] > 0) dot += c->weights[i] * ((double)c->logits[c->ids[i]] - top);
+    double top = best_logit(c), sum = weigh(c, (float)top), dot = 0;
+    double lanes[LANES] = {0};
+    const float *w = c->weights, *x = c->logits;
+    int64_t i = 0;
+    if (is_whole(c))
+        for (; i + LANES <= c->n; i += LANES)
+            for (int l = 0; l < LANES; l++) lanes[l] += w[i + l] * ((double)x[i + l] - top);
+    for (; i < c->n; i++) dot += w[i] * ((double)x[c->ids[i]] - top);
+    for (int l = 0; l < LANES; l++) dot += lanes[l];
     return (pl_distribution){.log_sum = top + log(sum), .entropy_nats = log(sum) - dot / sum};
 }

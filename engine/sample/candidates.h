@@ -35,6 +35,7 @@ typedef struct pl_candidates {
     int32_t *ids; /* [n] of [n_vocab] */
     int64_t n;
     float *weights;     /* [n] of [n_vocab]: pl_candidates_weigh's result */
+    float *keys;        /* [n_vocab] scratch, for the caller of pl_candidates_keep_mass_by */
     pl_candidate *heap; /* [n_vocab] scratch */
     int32_t *counts;    /* [n_vocab] scratch, all 0 between uses */
     pl_ids scratch;     /* of any length */

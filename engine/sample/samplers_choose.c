@@ -11,13 +11,25 @@ static void divide(pl_candidates *c, double temp) {
     }
     if (temp == 1) return;
     double largest = 0;
-    for (int64_t i = 0; i < c->n; i++) largest = fmax(largest, fabs(c->logits[c->ids[i]]));
+    for (int64_t i = 0; i < c->n; i++) {
+        float x = fabsf(c->logits[c->ids[i]]);
+        largest = x > largest ? x : largest;
+    }
+    if (largest / temp <= FLT_MAX) {
+        /* -inf stays what it is, so the whole vocabulary may go through when little is removed. */
+        if (c->n > c->n_vocab / 2)
+            for (int64_t id = 0; id < c->n_vocab; id++)
+                c->logits[id] = (float)(c->logits[id] / temp);
+        else
+            for (int64_t i = 0; i < c->n; i++)
+                c->logits[c->ids[i]] = (float)(c->logits[c->ids[i]] / temp);
+        return;
+    }
     /* A tiny temp would overflow to +inf; measured from the best, it only removes the others. */
-    double shift = largest / temp > FLT_MAX ? best.logit : 0;
     int64_t n = 0;
     for (int64_t i = 0; i < c->n; i++) {
         int32_t id = c->ids[i];
-        double scaled = (c->logits[id] - shift) / temp;
+        double scaled = ((double)c->logits[id] - best.logit) / temp;
         c->logits[id] = scaled < -FLT_MAX ? -INFINITY : (float)scaled;
         if (c->logits[id] > -INFINITY) c->ids[n++] = id;
     }

@@ -1,10 +1,7 @@
 /* Samplers that remove unlikely tokens. What is left is the distribution, renormalised. */
 #include "samplers.h"
 
-#include "../base/error.h"
-
 #include <math.h>
-#include <stdlib.h>
 
 /* Keeps those whose logit is `least` or more, and the best in any case. */
 static void keep_above(pl_candidates *c, double least) {
@@ -40,11 +37,13 @@ static pl_status apply_top_n_sigma(pl_sampler *self, pl_candidates *c, pl_error 
     (void)err;
     if (self->params[0] <= 0) return PL_OK;
     double mean = 0, variance = 0, n = (double)c->n;
-    for (int64_t i = 0; i < c->n; i++) mean += c->logits[c->ids[i]] / n;
+    for (int64_t i = 0; i < c->n; i++) mean += c->logits[c->ids[i]];
+    mean /= n;
     for (int64_t i = 0; i < c->n; i++) {
         double d = c->logits[c->ids[i]] - mean;
-        variance += d * d / n;
+        variance += d * d;
     }
+    variance /= n;
     keep_above(c, pl_candidates_best(c).logit - self->params[0] * sqrt(variance));
     return PL_OK;
 }
@@ -52,17 +51,15 @@ static pl_status apply_top_n_sigma(pl_sampler *self, pl_candidates *c, pl_error 
 /* Meister et al. 2023, "Locally typical sampling": the fewest tokens of mass typ_p whose surprise
  * is nearest to the entropy. */
 static pl_status apply_typ_p(pl_sampler *self, pl_candidates *c, pl_error *err) {
+    (void)err;
     if (self->params[0] >= 1) return PL_OK;
     pl_distribution d = pl_candidates_distribution(c);
-    float *keys = malloc((size_t)c->n * sizeof *keys);
-    if (!keys) return pl_fail(err, PL_ERR_MEMORY, "no memory for %lld keys", (long long)c->n);
     double sum = 0;
     for (int64_t i = 0; i < c->n; i++) {
-        keys[i] = (float)fabs(d.log_sum - c->logits[c->ids[i]] - d.entropy_nats);
+        c->keys[i] = (float)fabs(d.log_sum - c->logits[c->ids[i]] - d.entropy_nats);
         sum += c->weights[i];
     }
-    pl_candidates_keep_mass_by(c, keys, sum, self->params[0]);
-    free(keys);
+    pl_candidates_keep_mass_by(c, c->keys, sum, self->params[0]);
     return PL_OK;
 }
 

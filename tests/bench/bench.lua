@@ -112,3 +112,5 @@ end
 local naive = (pl.clock() - start) / runs * n
 print(("\npatch sweep of %d heads x positions: %.2f s; run by run %.2f s; %.1f times as fast"):format(n, swept, naive,
   naive / swept))
+
+dofile "tests/bench/samplers.lua"
