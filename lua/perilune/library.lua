@@ -39,4 +39,5 @@ return function(pl, core)
   require "perilune.generate"(pl, core)
   require "perilune.strategies"(pl, core)
   require "perilune.pipeline"(pl)
+  require "perilune.prompt"(pl, core)
 end

@@ -179,4 +179,73 @@ function Pipeline:complete(model, prompt, opts) end
 ---@return perilune.Generator
 function Pipeline:generate(model, prompt, opts) end
 
+--- A prompt program: text, generation and choices on one sequence. `opts` are those of `generate` for
+--- every gen, and seed, roles (what stands before and after a role's messages: {user = {"<", ">"}}).
+--- Called with a text it appends it; what was captured is found under its name: p.answer.
+---@param model perilune.Model
+---@param opts? table
+---@return perilune.Prompt
+function pl.prompt(model, opts) end
+
+--- A prompt program as a function whose names are text, gen, select, fork, join, role, system, user,
+--- assistant, prompt and what was captured.
+---@param model perilune.Model
+---@param opts? table
+---@param fn fun(_ENV: table)
+---@return perilune.Prompt
+function pl.program(model, opts, fn) end
+
+---@class perilune.Prompt
+---@field vars table<string, any> what was captured
+---@field results table<string, perilune.Result> of each named gen
+---@field scores table<string, table[]> of each named select: {option, logprob, n_tokens, prob}
+---@field seq perilune.Sequence which holds the text
+---@field messages table[] the messages of roles so far
+---@overload fun(text: string): perilune.Prompt
+local Prompt = {}
+
+--- Appends text. parse_special = false: control tokens in it are plain text.
+---@param text string
+---@param opts? {parse_special?: boolean}
+---@return perilune.Prompt self
+function Prompt:add(text, opts) end
+
+--- All of the text so far.
+---@return string
+function Prompt:text() end
+
+--- Generates, and captures the text as `name`; options as of `Model:generate`, those of the prompt
+--- unless said otherwise. `as` makes of the text what is captured and returned.
+---@param opts? table|string a name alone is enough
+---@return any
+function Prompt:gen(opts) end
+
+--- Appends the likeliest of several texts, by the exact sum of log probabilities (normalize = "mean":
+--- for each token), or draws one (sample = true); captured as `name`. One pass for all.
+---@param opts table list of texts, with name, normalize, sample
+---@return string
+---@return table[] scores {option, logprob, n_tokens, prob}
+function Prompt:select(opts) end
+
+--- n prompts that go on from here, each in its own way.
+---@param n? integer
+---@param fn? fun(fork: perilune.Prompt, i: integer)
+---@return perilune.Prompt[]
+function Prompt:fork(n, fn) end
+
+--- Takes over what forks captured, as lists, and closes them; with separator their texts as well.
+---@param forks perilune.Prompt[]
+---@param opts? {separator?: string}
+---@return perilune.Prompt self
+function Prompt:join(forks, opts) end
+
+--- A message of a role, in the form of the model's chat template: a text, or a function that makes it.
+--- Also as p:system(what), p:user(what), p:assistant(what).
+---@param role string
+---@param what string|fun(p: perilune.Prompt)
+---@return perilune.Prompt self
+function Prompt:role(role, what) end
+
+function Prompt:close() end
+
 return pl
