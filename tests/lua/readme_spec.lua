@@ -5,7 +5,7 @@ local program = dofile "tests/lua/program.lua"
 
 local pages = { "README.md", "lua/docs/first-script.md", "lua/docs/indexing.md", "lua/docs/lifetimes.md",
   "lua/docs/glossary.md", "lua/docs/first-hook.md", "lua/docs/hook-points.md", "lua/docs/transformer-lens.md",
-  "lua/docs/constraints.md" }
+  "lua/docs/constraints.md", "lua/docs/samplers.md" }
 
 -- The blocks of a page: {kind, text, line}.
 local function blocks_of(path)
@@ -114,9 +114,9 @@ describe("the pages", function()
   end)
 
   it("name only functions that the library has", function()
-    local owners = { model = "Model", seq = "Sequence", handle = "Hook" }
+    local owners = { model = "Model", seq = "Sequence", handle = "Hook", chain = "Chain" }
     local described, n = {}, 0
-    for _, file in ipairs({ "model", "study" }) do
+    for _, file in ipairs({ "model", "study", "sampler" }) do
       for name in io.open("lua/perilune/meta/" .. file .. ".lua"):read("a"):gmatch("\nfunction ([%w_]+:[%w_]+)") do
         described[name] = true
       end
