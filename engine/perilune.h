@@ -271,11 +271,13 @@ bool pl_hooks_remove(pl_hooks *hooks, uint64_t id);
 typedef struct pl_session pl_session;
 
 typedef struct pl_session_options {
-    int n_threads;     /* 0: as many as cores */
-    bool exact;        /* float32 activations against quantised weights too */
-    pl_dtype kv_dtype; /* PL_F16, PL_F32, or PL_Q8_0 where 32 divides d_head */
-    int64_t n_batch;   /* rows of one pass at most; longer prompts run in chunks */
-    int64_t n_ctx;     /* positions of a sequence at most; 0: the model's; more only with rotary */
+    int n_threads;         /* 0: as many as cores */
+    bool exact;            /* float32 activations against quantised weights too */
+    pl_dtype kv_dtype;     /* PL_F16, PL_F32, or PL_Q8_0 where 32 divides d_head */
+    int64_t n_batch;       /* rows of one pass at most; longer prompts run in chunks */
+    int64_t parallel_work; /* multiply-adds from which threads share an operation; no result depends
+                              on it */
+    int64_t n_ctx; /* positions of a sequence at most; 0: the model's; more only with rotary */
     /* Fail with PL_ERR_ARGUMENT at the first point where a NaN or an infinity appears, whether a
      * hook wrote it or it was computed: "hook_resid_post, layer 3: NaN at position 2, column 17,
      * written by a hook". Scores and logits may be -inf. */
@@ -285,7 +287,7 @@ typedef struct pl_session_options {
     void *interrupt_context;
 } pl_session_options;
 
-/* n_threads 0, not exact, F16, n_batch 512. */
+/* n_threads 0, not exact, F16, n_batch 512, parallel_work 2^20. */
 pl_session_options pl_session_options_default(void);
 
 pl_status pl_session_new(pl_session **session, pl_model *model, const pl_session_options *options,

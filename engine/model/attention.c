@@ -180,7 +180,9 @@ static pl_status attend_fused(pl_pass *p, attend_job *job) {
     if (status != PL_OK) return status;
     job->scratch = scratch.data;
     size_t n_tasks = (size_t)(p->n_rows * p->model->config.n_heads);
-    pl_parallel(p->call.n_threads, n_tasks, attend_row, job);
+    size_t width = (size_t)(2 * p->model->config.d_head);
+    pl_parallel(pl_call_threads(&p->call, n_tasks * (size_t)most * width), n_tasks, attend_row,
+                job);
     return PL_OK;
 }
 

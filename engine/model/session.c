@@ -22,7 +22,7 @@ struct pl_session {
 };
 
 pl_session_options pl_session_options_default(void) {
-    return (pl_session_options){.kv_dtype = PL_F16, .n_batch = 512};
+    return (pl_session_options){.kv_dtype = PL_F16, .n_batch = 512, .parallel_work = 1 << 20};
 }
 
 static pl_status check_options(pl_session_options *o, const pl_config *config, pl_error *err) {
@@ -34,6 +34,10 @@ static pl_status check_options(pl_session_options *o, const pl_config *config, p
     if (o->n_batch < 1 || o->n_batch > 1 << 20) {
         return pl_fail(err, PL_ERR_ARGUMENT, "n_batch = %lld: expected 1 to %d",
                        (long long)o->n_batch, 1 << 20);
+    }
+    if (o->parallel_work < 0) {
+        return pl_fail(err, PL_ERR_ARGUMENT, "parallel_work = %lld: expected 0 or more",
+                       (long long)o->parallel_work);
     }
     if (o->kv_dtype != PL_F16 && o->kv_dtype != PL_F32 && o->kv_dtype != PL_Q8_0) {
         return pl_fail(err, PL_ERR_ARGUMENT, "kv = %s: expected f16, f32 or q8_0",
@@ -443,6 +447,7 @@ static pl_status run_chunk(pl_session *session, const work *w, cursor *at, pl_er
     }
     chunk c = {.pass = {.call = {.kernels = session->kernels,
                                  .n_threads = o->n_threads,
+                                 .parallel_work = (size_t)o->parallel_work,
                                  .exact = o->exact,
                                  .arena = arena},
                         .model = session->model,

@@ -20,6 +20,7 @@
 typedef struct pl_call {
     const pl_kernels *kernels;
     int n_threads;
+    size_t parallel_work;  /* see pl_call_threads */
     bool exact;            /* quantised weights meet float32 activations, not rounded ones */
     pl_arena *arena;       /* NULL: outputs are owned */
     uint64_t weight_bytes; /* weights read by linear maps so far */
@@ -41,5 +42,11 @@ typedef struct pl_scratch {
 } pl_scratch;
 void *pl_call_scratch_begin(pl_call *c, pl_scratch *scratch, size_t bytes);
 void pl_call_scratch_end(pl_call *c, pl_scratch *scratch);
+
+/* How many threads an operation of so many multiply-adds is worth: one, where another would hardly
+ * have begun when the first is done. No result depends on it. */
+static inline int pl_call_threads(const pl_call *c, size_t work) {
+    return work < c->parallel_work ? 1 : c->n_threads;
+}
 
 #endif

@@ -196,9 +196,9 @@ static pl_status prepare_part(pl_call *c, linear_job *job, const pl_linear *line
 }
 
 /* Enough tasks that threads end together, yet runs of weights long enough to stream. */
-static size_t choose_tile_out(const pl_call *c, size_t n_rows, size_t n_out) {
+static size_t choose_tile_out(int n_threads, size_t n_rows, size_t n_out) {
     if (n_rows > TILE_ROWS) return TILE_OUT;
-    size_t tile_out = n_out / ((size_t)c->n_threads * 4) / PANEL_ROWS * PANEL_ROWS;
+    size_t tile_out = n_out / ((size_t)n_threads * 4) / PANEL_ROWS * PANEL_ROWS;
     return tile_out < PANEL_ROWS ? PANEL_ROWS : tile_out > 1024 ? 1024 : tile_out;
 }
 
@@ -215,7 +215,8 @@ pl_status pl_op_linear(pl_call *c, pl_tensor *outs, const pl_tensor *x,
         n_out += (size_t)pl_linear_n_out(linears[i]);
         quantised |= pl_dtype_get(linears[i]->w.dtype)->quantised;
     }
-    job.tile_out = choose_tile_out(c, job.n_rows, n_out);
+    int n_threads = pl_call_threads(c, job.n_rows * job.n_in * n_out);
+    job.tile_out = choose_tile_out(n_threads, job.n_rows, n_out);
     job.n_row_tiles = (job.n_rows + TILE_ROWS - 1) / TILE_ROWS;
     for (int i = 0; i < n_linears; i++) {
         pl_status status = prepare_part(c, &job, linears[i], &outs[i], &n_tasks);
@@ -228,6 +229,6 @@ pl_status pl_op_linear(pl_call *c, pl_tensor *outs, const pl_tensor *x,
         if (status != PL_OK) return status;
         job.panels = panels.data;
     }
-    pl_parallel(c->n_threads, n_tasks, run_tile, &job);
+    pl_parallel(n_threads, n_tasks, run_tile, &job);
     return PL_OK;
 }

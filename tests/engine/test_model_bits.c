@@ -79,6 +79,7 @@ static pl_session *session_of(pl_model *model, bool exact, pl_dtype kv, int thre
     o.kv_dtype = kv;
     o.n_threads = threads;
     o.n_batch = n_batch;
+    o.parallel_work = 0; /* every operation is shared, however small */
     return must_session(model, &o);
 }
 
