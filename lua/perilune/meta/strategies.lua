@@ -116,7 +116,8 @@ function pl.strategies.phrase_ban(model, prompt, opts) end
 ---@return perilune.Result
 function pl.strategies.watermark(model, prompt, opts) end
 
---- Counts green tokens: {n_scored, n_green, green_fraction, z, p_value (binomial, exact), prediction}.
+--- Counts green tokens: {n_scored, n_green, green_fraction, z, p_value (binomial, exact), prediction,
+--- ids, green (by place in ids, from context_width + 1 on)}.
 --- Options as when making, and z_threshold (3), ignore_repeated_ngrams (true).
 ---@param model perilune.Model for its tokenizer and the size of its vocabulary
 ---@param text perilune.ids

@@ -56,19 +56,19 @@ local function detect(model, text, opts)
   local ids = type(text) == "string" and model:encode(text, { add_special = false }):to_table() or text
   if type(ids) == "userdata" then ids = ids:to_table() end
   if type(ids) ~= "table" then pl.fail("argument", "detect: expected a text or ids, got a %s", type(text)) end
-  local n, n_green, seen, sets = 0, 0, {}, {}
+  local n, n_green, seen, sets, green = 0, 0, {}, {}, {}
   for i = mark.width + 1, #ids do
-    local place = table.concat(ids, " ", i - mark.width, i)
+    local before, place = table.concat(ids, " ", i - mark.width, i - 1), table.concat(ids, " ", i - mark.width, i)
+    sets[before] = sets[before] or green_after(ids, i - 1, model.config.d_vocab, mark)
+    green[i] = sets[before][ids[i]] == 1
     if not (mark.repeated and seen[place]) then
       seen[place] = true
-      local before = table.concat(ids, " ", i - mark.width, i - 1)
-      sets[before] = sets[before] or green_after(ids, i - 1, model.config.d_vocab, mark)
-      n, n_green = n + 1, n_green + math.tointeger(sets[before][ids[i]])
+      n, n_green = n + 1, n_green + (green[i] and 1 or 0)
     end
   end
   local z = n > 0 and (n_green - mark.ratio * n) / math.sqrt(n * mark.ratio * (1 - mark.ratio)) or 0
   return { n_scored = n, n_green = n_green, green_fraction = n > 0 and n_green / n or 0, z = z,
-    p_value = binomial_tail(n_green, n, mark.ratio), prediction = z > mark.threshold }
+    p_value = binomial_tail(n_green, n, mark.ratio), ids = ids, green = green, prediction = z > mark.threshold }
 end
 
 local strategy = Run.strategy("watermark", { "greenlist_ratio", "bias", "hashing_key", "context_width", "sampling" },
