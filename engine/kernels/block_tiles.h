@@ -1,5 +1,4 @@
-/* Quantised tiles in plain C, for instruction sets without int8 dot products: a block of weights is
- * unpacked once and multiplied with every row. The compiler makes vectors of it. */
+/* Quantised tiles in plain C: a block of weights is unpacked once and multiplied with every row. */
 #ifndef PL_KERNELS_BLOCK_TILES_H
 #define PL_KERNELS_BLOCK_TILES_H
 

@@ -629,7 +629,8 @@ static void attention_mix(float *z, const float *pattern, const void *values, pl
 
 /* -- the table --------------------------------------------------------------------------------- */
 
-/* The file that fills it has tile_q4_0 and so on, from block_tiles.h or its own. */
+/* The file that fills it has tile_q4_0 and so on, from block_tiles.h, quantised_avx2.h or its own.
+ */
 #define GENERIC_TABLE                                                                              \
     {                                                                                              \
         .tile_f32 = tile_f32, .tile_f16 = tile_f16, .tile_bf16 = tile_bf16,                        \

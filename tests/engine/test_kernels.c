@@ -243,6 +243,16 @@ static void check_quantised(const pl_kernels *plain, const pl_kernels *k) {
                 if (r == 3) assert_true(got[r * OUT + j] == 0);
             }
         }
+        for (size_t n = 0; n <= OUT; n += 3) { /* any number of columns; no elements: zeros */
+            memset(got, 0, sizeof got);
+            k->tile_quantised[dtype](got, OUT, w, row_bytes, n, rounded, act_bytes, 2, IN);
+            assert_same(got, ref, n, info->name, n);
+            assert_same(got + OUT, ref + OUT, n, info->name, n);
+            assert_true(n == OUT || (got[n] == 0 && got[OUT + n] == 0));
+            memset(alone, 1, sizeof alone);
+            k->tile_quantised[dtype](alone, OUT, w, 0, n, rounded, 0, 1, 0);
+            for (size_t j = 0; j < n; j++) assert_true(alone[j] == 0);
+        }
     }
 }
 
