@@ -9,7 +9,7 @@
 #include "../engine/sample/chain.h"
 
 /* Uservalues: 1 what the samplers of Lua are made of (functions, tables, grammars), by their place
- * in the chain from 1; 2 the model or nil. */
+ * in the chain from 1; 2 the model or nil; 3 its tokenizer or nil. */
 typedef struct pl_lua_chain {
     pl_chain chain;
     pl_candidates candidates;
@@ -19,7 +19,7 @@ typedef struct pl_lua_chain {
     int items;    /* index in L's stack of uservalue 1 during a call */
     int context;  /* and of the logits, with the context after them, while sampling */
 } pl_lua_chain;
-enum { PL_UV_ITEMS = 1, PL_UV_CHAIN_MODEL, PL_N_CHAIN_UV = 2 };
+enum { PL_UV_ITEMS = 1, PL_UV_CHAIN_MODEL, PL_UV_CHAIN_TOKENIZER, PL_N_CHAIN_UV = 3 };
 
 /* Appends the sampler that the value on top of the stack describes: a name, {name, param = value,
  * list = {{ids = {...}, value = n}, ...}}, a function, {name =, apply =, accept =, state =} or a

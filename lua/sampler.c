@@ -47,8 +47,10 @@ static pl_lua_chain *push_chain(lua_State *L, int64_t n_vocab, int model) {
     lua_pushvalue(L, model);
     lua_setiuservalue(L, top, PL_UV_CHAIN_MODEL);
     const pl_lua_model *m = luaL_testudata(L, model, PL_LUA_MODEL);
-    if (m && m->model && lua_getiuservalue(L, model, PL_UV_TOKENIZER) == LUA_TUSERDATA)
+    if (m && m->model && lua_getiuservalue(L, model, PL_UV_TOKENIZER) == LUA_TUSERDATA) {
         c->candidates.tokenizer = pl_lua_check_tokenizer(L, -1);
+        lua_setiuservalue(L, top, PL_UV_CHAIN_TOKENIZER);
+    }
     lua_settop(L, top);
     return c;
 }

@@ -29,6 +29,12 @@ cd /
 unset PERILUNE_HOME LUA_PATH LUA_CPATH LUA_INIT
 "$prefix/bin/perilune" -e 'assert(require "perilune")'
 LUA_CPATH="$prefix/lib/lua/5.4/?.so" lua5.4 -e 'assert(require "perilune")'
+printf '#include <perilune_plugin.h>\nint main(void) { return PERILUNE_OK; }\n' >"$prefix/plugin.c"
+${CC:-cc} -std=c11 -I"$prefix/include" -c "$prefix/plugin.c" -o "$prefix/plugin.o"
+if [ -d "$prefix/lib/perilune/plugins" ]; then
+    text=$("$prefix/bin/perilune" plugins tfs)
+    [[ $text == *"$prefix/lib/perilune/plugins/tfs.so"* ]] || { echo "plugins printed: $text"; exit 1; }
+fi
 if [ -d "$prefix/share/perilune/models" ]; then
     text=$("$prefix/bin/perilune" generate --seed 1 --max-new-tokens 8 "Once upon a time")
     [[ $text == *"Once upon a time"* ]] || { echo "generate printed: $text"; exit 1; }

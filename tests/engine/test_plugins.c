@@ -15,6 +15,8 @@
 
 enum { N = 20 };
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 typedef struct fixture {
     char folder[64];
     pl_plugins plugins;
@@ -124,11 +126,9 @@ static void test_damaged_libraries_are_refused(void **state) {
         write_file(f, "cut.so", bytes, size);
         assert_int_not_equal(pl_plugins_load(&f->plugins, path_of(f, "cut.so"), &err), PL_OK);
     }
-    for (size_t at = 0; at < 64; at++) {
+    for (size_t at = 0; at < 1024 && at < n; at++) {
         bytes[at] ^= 0xff;
-        write_file(f, "bent.so", bytes,
-                   n < 4096 ? n : 4096); /* cut too: none may reach the loader */
-        assert_int_not_equal(pl_plugins_load(&f->plugins, path_of(f, "bent.so"), &err), PL_OK);
+        LLVMFuzzerTestOneInput(bytes, n);
         bytes[at] ^= 0xff;
     }
     free(bytes);
@@ -257,6 +257,58 @@ static int32_t step(fixture *f, pl_chain *chain) {
     return id;
 }
 
+/* A plugin that does each wrong thing in turn: an error names it, and the next token is fine. */
+static void test_nonsense_is_caught(void **state) {
+    fixture *f = *state;
+    static const char *const words[] = {
+        NULL,
+        "it chose token 999: expected 0 to 19",
+        "it chose token -7: expected 0 to 19",
+        "the logit of token 2 is nan",
+        "the logit of token 2 is +inf",
+        "no token is left",
+        "apply: xxxxxx",
+        "apply: it failed",
+        "apply: a b c",
+    };
+    build(
+        f, "cc", "mad",
+        "#include \"perilune_plugin.h\"\n#include <string.h>\n#include <math.h>\n"
+        "#include <stdlib.h>\n"
+        "static int create(const perilune_host *h, const double *p, int64_t n, void **s, char *e,\n"
+        "    size_t z) { (void)n; (void)e; (void)z; if (h->get_extension(h, \"no.such/1\")) "
+        "abort();\n"
+        "  *s = malloc(sizeof(double)); memcpy(*s, p, sizeof(double)); return 0; }\n"
+        "static int apply(void *s, perilune_step *t, char *e, size_t z) {\n"
+        "  switch ((int)*(double *)s) {\n"
+        "  case 1: t->chosen = 999; return 0;\n  case 2: t->chosen = -7; return 0;\n"
+        "  case 3: t->logits[2] = NAN; return 0;\n  case 4: t->logits[2] = INFINITY; return 0;\n"
+        "  case 5: for (int64_t i = 0; i < t->n_vocab; i++) t->logits[i] = -INFINITY; return 0;\n"
+        "  case 6: memset(e, 'x', z); return 1;\n  case 7: return -3;\n"
+        "  case 8: strcpy(e, \"a\\tb\\nc\"); return 1;\n  default: return 0; } }\n"
+        "static const perilune_param ps[] = {{\"mode\", 0, 0, 9, 1, 0, 0}};\n"
+        "static const perilune_sampler s = {1, sizeof(perilune_sampler), \"mad\", 0, ps, 1, 0, "
+        "create,\n"
+        "  apply, 0, 0, 0, free};\n"
+        "const perilune_sampler *perilune_plugin_entry(uint32_t abi) { (void)abi; return &s; }\n");
+    pl_error err;
+    if (pl_plugins_load(&f->plugins, path_of(f, "mad.so"), &err) != PL_OK)
+        fail_msg("%s", err.message);
+    for (int mode = 0; mode <= 8; mode++) {
+        pl_chain chain = {0};
+        int32_t id = -1;
+        add(f, &chain, "mad", "mode", mode);
+        add(f, &chain, "greedy", NULL, 0);
+        assert_int_equal(begin(f), PL_OK);
+        pl_status status = pl_chain_sample(&chain, &f->c, &id, &err);
+        assert_int_equal(status == PL_OK, mode == 0);
+        if (mode == 0) assert_int_equal(id, 19);
+        if (mode > 0 && !strstr(err.message, words[mode])) fail_msg("%d: %s", mode, err.message);
+        if (mode > 0) assert_non_null(strstr(err.message, "sampler 1, 'mad'"));
+        pl_chain_clear(&chain);
+    }
+}
+
 /* The template, compiled outside of the tree: its state follows accept, reset and clone. Loaded
  * again while a chain of the old one lives, the new library is the one of the file. */
 static void test_the_template_keeps_its_state_and_is_reloaded(void **state) {
@@ -306,6 +358,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_what_a_plugin_says_of_itself_is_checked, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_plugin_of_cpp_runs, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nonsense_is_caught, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_template_keeps_its_state_and_is_reloaded, setup,
                                         teardown),
     };
