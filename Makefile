@@ -26,9 +26,11 @@ AVX2   := -mavx2 -mfma -mf16c
 AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 VNNI   := $(AVX512) -mavx512vnni
 isa_flags = $(if $(filter %_avx2.c,$(1)),$(AVX2))$(if $(filter %_avx512.c,$(1)),$(AVX512))$(if $(filter %_vnni.c,$(1)),$(VNNI))
-X86_ONLY := $(if $(filter-out x86_64,$(shell uname -m)),%_avx2.c %_avx512.c %_vnni.c)
+PROCESSOR := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+FOREIGN   := $(if $(filter-out x86_64,$(PROCESSOR)),%_avx2.c %_avx512.c %_vnni.c) \
+  $(if $(filter-out aarch64,$(PROCESSOR)),%_neon.c)
 
-ENGINE  := $(filter-out $(X86_ONLY),$(wildcard engine/*/*.c))
+ENGINE  := $(filter-out $(FOREIGN),$(wildcard engine/*/*.c))
 PROGRAM := $(wildcard lua/main*.c lua/repl*.c)#   in the program only; the module must not need readline
 BINDING := $(filter-out $(PROGRAM),$(wildcard lua/*.c))
 SUITES  := $(wildcard tests/engine/test_*.c)
@@ -48,7 +50,7 @@ flags    = $(ALL_FLAGS) $(call isa_flags,$(1)) $(if $(filter lua/%,$(1)),$(call 
 
 PLUGIN_FILES := $(patsubst plugins/%.c,$(BUILD)/plugins/%.so,$(PLUGINS))
 
-.PHONY: all plugins help setup demo check suites test-engine test-lua bench fuzz docs format lint tidy install clean
+.PHONY: all plugins help setup demo check suites test-engine test-arm64 test-lua bench fuzz docs format lint tidy install clean
 .SECONDARY:
 all: $(BUILD)/libperilune.a $(if $(BINDING),$(BUILD)/perilune.so) $(if $(PROGRAM),$(BUILD)/perilune) \
   $(PLUGIN_FILES)
@@ -96,6 +98,13 @@ suites: $(SUITE_PROGRAMS)
 
 test-engine: suites ## the C suites
 	@tests/checks/each.sh $(SUITE_PROGRAMS)
+
+# With a cross compiler, that machine's cmocka, and QEMU.
+test-arm64: ## the kernels' suite for 64-bit ARM, emulated
+	@mkdir -p build/arm64
+	aarch64-linux-gnu-gcc $(ALL_FLAGS) -o build/arm64/test_kernels tests/engine/test_kernels.c $(wildcard engine/base/*.c) \
+	  $(filter-out %_avx2.c %_avx512.c %_vnni.c,$(wildcard engine/kernels/*.c)) -lcmocka -lm
+	qemu-aarch64-static -L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH=/usr/lib/aarch64-linux-gnu build/arm64/test_kernels
 
 test-lua: all ## the Lua specs: in stock lua5.4, or with SANITIZE=1 inside the program
 	@LUA_CPATH="$(BUILD)/?.so;;" $(if $(SANITIZE),LSAN_OPTIONS=suppressions=tests/checks/leaks.supp \

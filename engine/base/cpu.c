@@ -5,7 +5,7 @@
 
 #include "error.h"
 
-static const char *const names[PL_N_ISAS] = {"plain", "avx2", "avx512"};
+static const char *const names[PL_N_ISAS] = {"plain", "neon", "avx2", "avx512"};
 
 const char *pl_isa_name(pl_isa isa) {
     return names[isa];
@@ -38,6 +38,9 @@ bool pl_cpu_has_vnni(void) {
 }
 #else
 bool pl_cpu_supports(pl_isa isa) {
+#if defined(__aarch64__)
+    if (isa == PL_ISA_NEON) return true;
+#endif
     return isa == PL_ISA_PLAIN;
 }
 
@@ -59,5 +62,6 @@ pl_status pl_cpu_choose(pl_isa *isa, pl_error *err) {
             return PL_OK;
         }
     }
-    return pl_fail(err, PL_ERR_ARGUMENT, "PERILUNE_CPU=%s: expected plain, avx2 or avx512", wanted);
+    return pl_fail(err, PL_ERR_ARGUMENT, "PERILUNE_CPU=%s: expected plain, neon, avx2 or avx512",
+                   wanted);
 }

@@ -4,13 +4,13 @@
 
 #include "../perilune.h"
 
-typedef enum pl_isa { PL_ISA_PLAIN, PL_ISA_AVX2, PL_ISA_AVX512, PL_N_ISAS } pl_isa;
+typedef enum pl_isa { PL_ISA_PLAIN, PL_ISA_NEON, PL_ISA_AVX2, PL_ISA_AVX512, PL_N_ISAS } pl_isa;
 
-/* "plain", "avx2", "avx512". */
+/* "plain", "neon", "avx2", "avx512". */
 const char *pl_isa_name(pl_isa isa);
 
-/* Whether processor and system support it: avx2 means AVX2+FMA+F16C, avx512 means
- * AVX-512 F+BW+DQ+VL, with VNNI used where pl_cpu_has_vnni says so. */
+/* Whether processor and system support it: neon is 64-bit ARM's, avx2 means AVX2+FMA+F16C, avx512
+ * means AVX-512 F+BW+DQ+VL, with VNNI used where pl_cpu_has_vnni says so. */
 bool pl_cpu_supports(pl_isa isa);
 bool pl_cpu_has_vnni(void);
 

@@ -8,6 +8,8 @@ const pl_kernels *pl_kernels_for(pl_isa isa) {
 #if defined(__x86_64__)
     if (isa == PL_ISA_AVX2) return pl_kernels_avx2();
     if (isa == PL_ISA_AVX512) return pl_cpu_has_vnni() ? pl_kernels_vnni() : pl_kernels_avx512();
+#elif defined(__aarch64__)
+    if (isa == PL_ISA_NEON) return pl_kernels_neon();
 #endif
     return isa == PL_ISA_PLAIN ? pl_kernels_plain() : NULL;
 }

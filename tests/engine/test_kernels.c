@@ -51,7 +51,9 @@ static void for_each_isa(with_table run) {
         const pl_kernels *k = pl_kernels_for((pl_isa)isa);
         if (k) run(plain, k);
     }
+#if defined(__x86_64__)
     if (pl_cpu_has_vnni()) run(plain, pl_kernels_avx512()); /* what others without it would use */
+#endif
 }
 
 static float a[MOST], b[MOST], c[MOST], out[MOST], want[MOST];
