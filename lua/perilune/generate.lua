@@ -333,12 +333,25 @@ return function(pl, core)
   -- The whole continuation: text, ids, finish_reason, stop (the stop string found), seed,
   -- n_prompt, n_new. The text ends before the stop string.
   -- With a strategy's name the options are that strategy's: see pl.strategies.
-  function Model:complete(prompt, opts)
-    if type(opts) ~= "table" or opts.strategy == nil then return complete((self:generate(prompt, opts))) end
+  local function strategy_of(opts)
+    if type(opts) ~= "table" or opts.strategy == nil then return nil end
     local own = {}
     for key, value in pairs(opts) do own[key] = value end
     own.strategy = nil
-    return pl.strategies[opts.strategy](self, prompt, own)
+    return pl.strategies[opts.strategy], own
   end
-  function Sequence:complete(prompt, opts) return complete((self:generate(prompt, opts))) end
+
+  function Model:complete(prompt, opts)
+    local strategy, own = strategy_of(opts)
+    if strategy then return strategy(self, prompt, own) end
+    return complete((self:generate(prompt, opts)))
+  end
+
+  function Sequence:complete(prompt, opts)
+    prompt, opts = shift(prompt, opts)
+    local strategy, own = strategy_of(opts)
+    if not strategy then return complete((self:generate(prompt, opts))) end
+    if prompt ~= nil then self:extend(prompt, { logits = "none" }) end
+    return strategy:on(self, own)
+  end
 end

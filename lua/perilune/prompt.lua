@@ -87,6 +87,15 @@ return function(pl, core)
     end
   end
 
+  local function runner()
+    local Run = require "perilune.strategies.run"
+    Run.core = core
+    return Run
+  end
+
+  -- One pass, joined with those of other forks where they run side by side.
+  local function extend(self, items) return self.joined and coroutine.yield(items) or core.extend(items) end
+
   local function check_begun(self, what)
     if self.seq.length == 0 then pl.fail("state", "%s: there is no text yet to go on from", what) end
   end
@@ -101,6 +110,17 @@ return function(pl, core)
 
   -- -- generation and choices ------------------------------------------------------------------
 
+  local alone = { "mirostat", "adaptive_target", "token_healing", "record", "logits" }
+
+  local function generate(self, opts)
+    local together = self.joined
+    for _, name in ipairs(alone) do together = together and opts[name] == nil end
+    if not together then return self.seq:complete(opts) end
+    local strategy = pl.strategies[opts.strategy or "sample"]
+    opts.strategy = nil
+    return strategy:on(self.seq, opts, true)
+  end
+
   -- The text generated, captured under `name`; options as of model:generate. `as`, a function, makes
   -- of the text what is captured and returned.
   function methods.gen(self, opts)
@@ -113,7 +133,7 @@ return function(pl, core)
     all.name, all.as = nil, nil
     if all.seed == nil then all.seed = self.seed end -- positions differ, so the numbers do
     local start = self.seq.length
-    local result = self.seq:complete(all)
+    local result = generate(self, all)
     settle(self, start, result.text)
     self.content = self.content .. result.text
     local value = result.text
@@ -133,7 +153,7 @@ return function(pl, core)
       lists[i] = ids
       items[i] = { self.seq:fork():truncate(-1), table.move(ids, 1, #ids, 2, { last }), logits = "all" }
     end
-    local good, rows = pcall(core.extend, items)
+    local good, rows = pcall(extend, self, items)
     local list = {}
     for i, option in ipairs(options) do
       if not good then items[i][1]:close() else
@@ -192,7 +212,7 @@ return function(pl, core)
   -- -- fork and join ---------------------------------------------------------------------------
 
   -- n prompts that go on from here each in its own way; their draws differ. With a function it is
-  -- called for each: fn(fork, i).
+  -- called for each, fn(fork, i), all side by side: what they generate takes a pass a step together.
   function methods.fork(self, n, fn)
     local list = {}
     for i = 1, n or 1 do
@@ -201,9 +221,14 @@ return function(pl, core)
         vars = setmetatable({}, { __index = self.vars }), results = {}, scores = {},
         messages = table.move(self.messages, 1, #self.messages, 1, {}) }, Prompt)
     end
-    if fn then
-      for i, one in ipairs(list) do fn(one, i) end
+    if not fn then return list end
+    local functions = {}
+    for i, one in ipairs(list) do
+      one.joined = true
+      functions[i] = function() fn(one, i) end
     end
+    runner().together(functions)
+    for _, one in ipairs(list) do one.joined = nil end
     return list
   end
 

@@ -103,6 +103,38 @@ describe("a prompt program", function()
     assert.are.equal("the in", again:text())
   end)
 
+  it("runs forks side by side, which changes nothing but the passes", function()
+    local function work(one, i)
+      one(" er" .. i)
+      one:gen { name = "tip", max_new_tokens = 3 + i }
+      one:select { " the", "in", name = "pick" }
+      one:gen { name = "rest", strategy = i == 2 and "beam_search" or nil, max_new_tokens = 4 }
+    end
+    local alone, together = {}, {}
+    local p <close> = pl.prompt(model, { seed = 1, ignore_eos = true })
+    p "the in"
+    for i, one in ipairs(p:fork(3)) do
+      work(one, i)
+      alone[i] = one:text()
+      one:close()
+    end
+    local before = model.default_session:counters().passes
+    for i, one in ipairs(p:fork(3, work)) do
+      together[i] = one:text()
+      check_held(one)
+      assert.are.equal(3 + i, one.results.tip.n_new)
+      one:close()
+    end
+    assert.are.same(alone, together)
+    assert.is_true(model.default_session:counters().passes - before < 30)
+    local good, err = pcall(p.fork, p, 3, function(one, i)
+      one:gen { max_new_tokens = 2 }
+      if i == 2 then error("mine", 0) end
+    end)
+    assert.is_false(good)
+    assert.are.equal("mine", err)
+  end)
+
   it("writes roles as templates and the plain form have them", function()
     local p <close> = pl.prompt(model, { seed = 1, max_new_tokens = 3, ignore_eos = true })
     p:system("in"):user "then"

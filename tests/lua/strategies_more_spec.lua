@@ -227,6 +227,30 @@ describe("mcts", function()
   end)
 end)
 
+it("all strategies go on from a sequence, which then holds the text", function()
+  local other = tiny.model(pl, { n_layers = 1 })
+  local all = { sample = {}, beam_search = { num_beams = 3 }, best_of_n = { n = 3 }, dola = {}, watermark = {},
+    classifier_free_guidance = {}, contrastive_decoding = { amateur_model = other }, contrastive_search = {},
+    mcts = { n_simulations = 9, value = function(text) return #text end }, phrase_ban = { banned_strings = "e" },
+    prompt_lookup = {}, self_consistency = { n = 3, answer = function(sample) return sample.ids[1] % 2 end },
+    speculative = { assistant_model = other } }
+  local session = model:session()
+  for name in pairs(pl.strategies) do
+    local opts = assert(all[name], name)
+    opts.max_new_tokens, opts.seed, opts.strategy, opts.ignore_eos = 5, 4, name, true
+    local expected = model:complete("the in er", opts)
+    local seq <close> = session:sequence()
+    seq:extend("the in", { logits = "none" })
+    local found = seq:complete(model:encode(" er"), opts)
+    assert.are.same(expected.ids, found.ids, name)
+    assert.are.equal(expected.n_prompt + #found.ids, seq.length)
+    assert.are.equal(found.ids[#found.ids], seq:tokens()[-1])
+    assert.are.equal(0, #session:hooks())
+    local empty <close> = session:sequence()
+    assert.are.equal("argument", tiny.failure(empty.complete, empty, opts).kind)
+  end
+end)
+
 it("all of these work in a batch", function()
   local prompts = { "the in", "er", "in the in" }
   for name, opts in pairs({ phrase_ban = { banned_strings = { "e", "\u{e9}" } }, watermark = {},

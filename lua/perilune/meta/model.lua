@@ -343,6 +343,7 @@ function Sequence:hook(point, fn, opts) end
 ---@return perilune.Generator
 function Sequence:generate(prompt, opts) end
 
+--- As `generate`, to the end; with strategy = NAME by one of `pl.strategies`.
 ---@param prompt? perilune.ids
 ---@param opts? perilune.GenerateOptions
 ---@return perilune.Result

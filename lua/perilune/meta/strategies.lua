@@ -228,7 +228,8 @@ function Prompt:gen(opts) end
 ---@return table[] scores {option, logprob, n_tokens, prob}
 function Prompt:select(opts) end
 
---- n prompts that go on from here, each in its own way.
+--- n prompts that go on from here, each in its own way. With a function all run it side by side, and
+--- what they generate takes a pass a step together.
 ---@param n? integer
 ---@param fn? fun(fork: perilune.Prompt, i: integer)
 ---@return perilune.Prompt[]

@@ -225,8 +225,8 @@ return Run.strategy("beam_search", { "num_beams", "num_return_sequences", "lengt
   "num_beam_groups", "diversity_penalty", "force_words_ids", "do_sample", "sampling" }, function(run)
   local n_groups, groups = read_options(run), {}
   run.add_forced = run.words and forced_adder(run)
-  local root = run:sequence()
-  local logits = run:feed(root, run.prompt)
+  local root, ids = run:start()
+  local logits = run:feed(root, ids)
   for g = 1, n_groups do
     groups[g] = { ended = {}, beams = { { seq = g == 1 and root or run:fork(root), ids = {}, score = 0,
       logits = logits, state = run.words and run.words.first } } }

@@ -14,7 +14,7 @@ return Run.strategy("classifier_free_guidance", { "guidance_scale", "negative_pr
   local scale = run:number("guidance_scale", 1.5)
   local other = run:encode(run.opts.negative_prompt or run.prompt[run.n_prompt], "negative_prompt")
   run.limit = math.min(run.limit, run.session.n_ctx - #other)
-  local seq, negative = run:sequence(), run:sequence()
+  local negative, seq, first = run:sequence(), run:start()
 
   local function feed(ids, negative_ids)
     local with, without = table.unpack(run:extend({ { seq, ids, logits = "last" },
@@ -23,5 +23,5 @@ return Run.strategy("classifier_free_guidance", { "guidance_scale", "negative_pr
     return without + (with - without) * scale
   end
 
-  run:loop(feed(run.prompt, other), function(id) return feed({ id }, { id }) end)
+  run:loop(feed(first, other), function(id) return feed({ id }, { id }) end)
 end)

@@ -24,14 +24,14 @@ return Run.strategy("contrastive_decoding", { "amateur_model", "alpha", "amateur
       amateur.config.d_vocab, run.n_vocab)
   end
   local alpha, temp = run:number("alpha", 0.1, 0, 1), run:number("amateur_temp", 1, 1e-6)
-  local good, bad = run:sequence(), run:sequence(amateur)
+  local bad, good, first = run:sequence(amateur), run:start()
   run.limit = math.min(run.limit, bad.session.n_ctx - run.n_prompt)
 
-  local function feed(ids)
+  local function feed(ids, bad_ids)
     local expert = run:feed(good, ids):log_softmax()
-    local score = expert - (run:feed(bad, ids) / temp):log_softmax()
+    local score = expert - (run:feed(bad, bad_ids or ids) / temp):log_softmax()
     return score:masked_fill_(expert:lt(expert:max() + math.log(math.max(alpha, 1e-300))), -math.huge)
   end
 
-  run:loop(feed(run.prompt), feed)
+  run:loop(feed(first, run.prompt), function(id) return feed(id) end)
 end)

@@ -47,7 +47,8 @@ end
 
 return Run.strategy("dola", { "dola_layers", "relative_top", "sampling" }, function(run)
   local layers, relative_top = candidate_layers(run), run:number("relative_top", 0.1, 0, 1)
-  local n_layers, seq, streams = run.model.config.n_layers, run:sequence(), {}
+  local n_layers, streams = run.model.config.n_layers, {}
+  local seq, first = run:start()
   for _, layer in ipairs(layers) do
     run:hook(seq, ("blocks.%d.hook_resid_pre"):format(layer), function(act)
       streams[layer] = act:narrow(0, act.shape[1] - 1, 1):clone()
@@ -73,6 +74,6 @@ return Run.strategy("dola", { "dola_layers", "relative_top", "sampling" }, funct
     chosen[#chosen + 1] = run.layer
     return logits
   end
-  run:loop(next_logits(run.prompt), next_logits)
+  run:loop(next_logits(first), next_logits)
   return { layers = chosen }
 end)

@@ -154,8 +154,9 @@ return Run.strategy("mcts", { "value", "n_simulations", "n_parallel", "n_rollout
     run.top_k = run:whole("top_k", 8, 1)
     run.least, run.most, run.n_drawn = math.huge, -math.huge, 0
     local n_simulations, n_parallel = run:whole("n_simulations", 32, 1), run:whole("n_parallel", 8, 1)
-    local root = { ids = {}, sum = 0, visits = 0, total = 0, seq = run:sequence() }
-    expand(run, root, run:feed(root.seq, run.prompt))
+    local seq, first = run:start()
+    local root = { ids = {}, sum = 0, visits = 0, total = 0, seq = seq }
+    expand(run, root, run:feed(seq, first))
     local over
     repeat
       for n = 0, n_simulations - 1, n_parallel do simulate(run, root, math.min(n_parallel, n_simulations - n)) end

@@ -75,7 +75,8 @@ return Run.strategy("phrase_ban", { "banned_strings", "ignore_case", "sampling" 
   local strings = table.move(phrases, 1, #phrases, 1, {})
   for _, stop in ipairs(run.stops) do strings[#strings + 1] = run.fold(stop) end
   run.settled = function() return settled(run, strings) end
-  local seq, bans, n_rewinds, over = run:sequence(), {}, 0, false
+  local bans, n_rewinds, over = {}, 0, false
+  local seq, first = run:start()
   local nothing_left
   local function remove_banned(logits)
     for id in pairs(bans[#run.ids + 1] or {}) do
@@ -85,7 +86,7 @@ return Run.strategy("phrase_ban", { "banned_strings", "ignore_case", "sampling" 
     if nothing_left then logits:zero_() end -- a chain would refuse it
   end
   run.edit = remove_banned -- before temp and others choose among what is left
-  local logits = run:feed(seq, run.prompt)
+  local logits = run:feed(seq, first)
 
   -- Back to before token `at`, counted from 1, which `id` may not be again.
   local function rewind(at, id)

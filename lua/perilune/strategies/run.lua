@@ -2,8 +2,8 @@
 -- one continuation. A strategy is made of a name, options of its own and a function of the run:
 --
 --     return Run.strategy("mine", { "my_option" }, function(run)
---       local seq = run:sequence()
---       local logits = run:feed(seq, run.prompt)
+--       local seq, ids = run:start()
+--       local logits = run:feed(seq, ids)
 --       repeat
 --         local id = logits:argmax()
 --         local over = run:put(id)
@@ -98,7 +98,8 @@ local function check_end_ids(run)
   return set
 end
 
-local function new(strategy, model, prompt, opts)
+-- A run over a prompt, or over what the sequence `from` holds.
+local function new(strategy, model, prompt, opts, from)
   opts = pl.check_options(strategy.name, opts, strategy.options, synonyms)
   if type(model) ~= "userdata" or not model.config then
     pl.fail("argument", "%s: expected a model, got a %s", strategy.name, type(model))
@@ -106,13 +107,14 @@ local function new(strategy, model, prompt, opts)
   if not model.config.causal then
     pl.fail("unsupported", "%s sees later tokens too: it cannot continue a text", model.config.arch)
   end
-  local self = setmetatable({ model = model, session = model.default_session, tokenizer = model.tokenizer,
-    opts = opts, name = strategy.name, open = {}, ids = {}, text = "", given = 0, marks = {}, children = {} }, Run)
-  self.prompt = self:encode(prompt, strategy.name .. ": the prompt")
+  local session = from and from.session or model.default_session
+  local self = setmetatable({ model = model, from = from, session = session, tokenizer = model.tokenizer, opts = opts,
+    name = strategy.name, open = {}, ids = {}, text = "", given = 0, marks = {}, children = {} }, Run)
+  self.prompt = self:encode(from and from:tokens() or prompt, strategy.name .. ": the prompt")
   if #self.prompt == 0 then pl.fail("argument", "%s: the prompt is empty", strategy.name) end
   self.n_prompt, self.n_vocab = #self.prompt, model.config.d_vocab
   self.limit = math.min(self:whole("max_new_tokens", math.maxinteger), self.session.n_ctx - self.n_prompt)
-  self.seed = self:whole("seed", nil) or math.random(0) & 0xffffffff
+  self.seed = self:whole("seed", nil, math.mininteger) or math.random(0) & 0xffffffff
   self.stops, self.end_ids = check_stops(self), check_end_ids(self)
   self.on_step = self:typed("on_step", "function")
   local max_time = self:number("max_time", nil, 0)
@@ -125,9 +127,15 @@ end
 
 -- A new, empty sequence of this model, or of another one.
 function Run:sequence(model)
-  local seq = (model or self.model):sequence()
+  local seq = (model or self.session):sequence()
   self.open[seq] = true
   return seq
+end
+
+-- A sequence to go on with, and the ids to feed it first: the prompt, or the last of what is held.
+function Run:start()
+  if not self.from then return self:sequence(), self.prompt end
+  return self:fork(self.from):truncate(-1), { self.prompt[self.n_prompt] }
 end
 
 function Run:fork(seq)
@@ -354,9 +362,8 @@ end
 -- finish_reason, sum_logprobs under the model itself, and seeds from this run's on. Each is what
 -- the sample strategy gives under its seed.
 function Run:samples(n)
-  local root, active = self:sequence(), {}
-  local logits = self:feed(root, self.prompt)
-  local opts = {}
+  local active, opts, root, ids = {}, {}, self:start()
+  local logits = self:feed(root, ids)
   for key, value in pairs(self.opts) do opts[key] = value end
   opts.on_step = nil
   for i = 1, n do
@@ -424,13 +431,36 @@ end
 local Strategy = {}
 Strategy.__index = Strategy
 
-function Strategy:__call(model, prompt, opts)
-  local run <close> = new(self, model, prompt, opts)
+-- Runs to the end. Ctrl-C ends it too, with what there is.
+local function complete(run, body)
   if run.limit <= 0 then return finish(run) end
-  return finish(run, self.run(run))
+  local good, extra = pcall(body, run)
+  if good then return finish(run, extra) end
+  local kind = (type(extra) == "table" or type(extra) == "userdata") and extra.kind
+  if kind ~= "interrupted" or #run.ids == 0 then error(extra, 0) end
+  Run.core.clear_interrupt()
+  run.finish_reason = "interrupted"
+  return finish(run)
 end
 
--- One step of all runs: what each wants fed is fed in one pass for each session.
+function Strategy:__call(model, prompt, opts)
+  local run <close> = new(self, model, prompt, opts)
+  return complete(run, self.run)
+end
+
+-- Goes on from a sequence, which then holds the tokens of the result.
+function Strategy:on(seq, opts, batched)
+  if seq.length == 0 then
+    pl.fail("argument", "%s: there is nothing to go on from: the sequence is empty", self.name)
+  end
+  local run <close> = new(self, seq.model, nil, opts, seq)
+  run.batched = batched
+  local result = complete(run, self.run)
+  if #result.ids > 0 then run:extend({ { seq, result.ids, logits = "none" } }) end
+  return result
+end
+
+-- One step of all: what each wants fed is fed in one pass for each session.
 local function feed_all(wanted)
   local passes, places = {}, {}
   for place, items in pairs(wanted) do
@@ -447,31 +477,45 @@ local function feed_all(wanted)
   return places
 end
 
--- Several prompts together: each result is what the prompt gives alone.
-function Strategy:batch(model, prompts, opts)
-  if type(prompts) ~= "table" then pl.fail("argument", "batch: expected a list of prompts, got a %s", type(prompts)) end
-  local runs, threads, results, answers = {}, {}, {}, {}
+--- Runs functions side by side, which yield the items that they want fed: what each gives.
+---@param functions function[]
+---@return any[]
+function Run.together(functions)
+  local threads, results, answers, n_open = {}, {}, {}, #functions
   local all <close> = setmetatable({}, { __close = function() -- luacheck: ignore 211
-    for _, run in ipairs(runs) do run:close() end
+    for _, thread in ipairs(threads) do coroutine.close(thread) end
   end })
-  for i, prompt in ipairs(prompts) do
-    local run = new(self, model, prompt, opts)
-    run.batched, runs[i] = true, run
-    threads[i] = coroutine.create(function() return finish(run, run.limit > 0 and self.run(run) or nil) end)
-  end
-  while next(threads) do
+  for i, fn in ipairs(functions) do threads[i] = coroutine.create(fn) end
+  while n_open > 0 do
     local wanted = {}
-    for i = 1, #prompts do
-      local thread = threads[i]
-      if thread then
+    for i, thread in ipairs(threads) do
+      if coroutine.status(thread) ~= "dead" then
         local good, value = coroutine.resume(thread, answers[i])
         if not good then error(value, 0) end
-        if coroutine.status(thread) == "dead" then threads[i], results[i] = nil, value else wanted[i] = value end
+        if coroutine.status(thread) == "dead" then
+          results[i], n_open = value, n_open - 1
+        else
+          wanted[i] = value
+        end
       end
     end
     answers = feed_all(wanted)
   end
   return results
+end
+
+-- Several prompts together: each result is what the prompt gives alone.
+function Strategy:batch(model, prompts, opts)
+  if type(prompts) ~= "table" then pl.fail("argument", "batch: expected a list of prompts, got a %s", type(prompts)) end
+  local functions = {}
+  for i, prompt in ipairs(prompts) do
+    functions[i] = function()
+      local run <close> = new(self, model, prompt, opts)
+      run.batched = true
+      return complete(run, self.run)
+    end
+  end
+  return Run.together(functions)
 end
 
 --- A strategy: run(run) gives the tokens to run:put, or returns fields of the result.

@@ -5,6 +5,6 @@
 local Run = require "perilune.strategies.run"
 
 return Run.strategy("sample", { "sampling" }, function(run)
-  local seq = run:sequence()
-  run:loop(run:feed(seq, run.prompt), function(id) return run:feed(seq, id) end)
+  local seq, ids = run:start()
+  run:loop(run:feed(seq, ids), function(id) return run:feed(seq, id) end)
 end)

@@ -31,8 +31,9 @@ end
 ---@return table of n_passes, n_drafted, n_accepted
 local function verify(run, propose, settled)
   local counts = { n_passes = 0, n_drafted = 0, n_accepted = 0 }
-  local seq, last = run:sequence(), run.prompt[run.n_prompt]
-  if run.n_prompt > 1 then run:feed(seq, table.move(run.prompt, 1, run.n_prompt - 1, 1, {}), "none") end
+  local seq, first = run:start()
+  local last = run.prompt[run.n_prompt]
+  if #first > 1 then run:feed(seq, table.move(first, 1, #first - 1, 1, {}), "none") end
   local over
   repeat
     local most = run.limit - #run.ids - 1

@@ -73,14 +73,14 @@ end
 
 local strategy = Run.strategy("watermark", { "greenlist_ratio", "bias", "hashing_key", "context_width", "sampling" },
   function(run)
-    local seq = run:sequence()
+    local seq, first = run:start()
     local mark = sampler({ greenlist_ratio = run.opts.greenlist_ratio, bias = run.opts.bias,
       hashing_key = run.opts.hashing_key, context_width = run.opts.context_width })
     local function marked(logits)
       mark(logits, run:context(seq.length))
       return logits
     end
-    run:loop(marked(run:feed(seq, run.prompt)), function(id) return marked(run:feed(seq, id)) end)
+    run:loop(marked(run:feed(seq, first)), function(id) return marked(run:feed(seq, id)) end)
   end)
 strategy.sampler, strategy.detect = sampler, detect
 return strategy
