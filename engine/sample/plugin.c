@@ -321,6 +321,18 @@ static pl_status keep(pl_plugins *plugins, pl_plugin *plugin, pl_error *err) {
     return PL_OK;
 }
 
+static pl_status check_free(const pl_plugins *plugins, const pl_plugin *plugin, pl_error *err) {
+    const char *name = plugin->kind.name;
+    if (!name) return pl_fail(err, PL_ERR_ARGUMENT, "%s: it has no name", plugin->path);
+    if (pl_samplers_find(name))
+        return pl_fail(err, PL_ERR_ARGUMENT, "%s: '%s' is the name of a built-in sampler",
+                       plugin->path, name);
+    if (pl_plugins_find(plugins, name))
+        return pl_fail(err, PL_ERR_ARGUMENT, "%s: the name '%s' is taken by a plugin before it",
+                       plugin->path, name);
+    return PL_OK;
+}
+
 pl_status pl_plugins_load(pl_plugins *plugins, const char *path, pl_error *err) {
     pl_plugin *plugin = calloc(1, sizeof *plugin);
     if (!plugin) return pl_fail(err, PL_ERR_MEMORY, "no memory for a plugin");
@@ -329,13 +341,7 @@ pl_status pl_plugins_load(pl_plugins *plugins, const char *path, pl_error *err) 
     plugin->path = strdup(path);
     pl_status status = plugin->path ? open_plugin(plugin, path, err)
                                     : pl_fail(err, PL_ERR_MEMORY, "no memory for a plugin");
-    const char *name = plugin->kind.name;
-    if (status == PL_OK && pl_samplers_find(name))
-        status =
-            pl_fail(err, PL_ERR_ARGUMENT, "%s: '%s' is the name of a built-in sampler", path, name);
-    if (status == PL_OK && pl_plugins_find(plugins, name))
-        status = pl_fail(err, PL_ERR_ARGUMENT, "%s: the name '%s' is taken by a plugin before it",
-                         path, name);
+    if (status == PL_OK) status = check_free(plugins, plugin, err);
     if (status == PL_OK) status = keep(plugins, plugin, err);
     if (status != PL_OK) release(plugin);
     return status;

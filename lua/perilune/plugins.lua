@@ -55,6 +55,9 @@ return function(pl, core)
     end
     local taken = type(def.name) == "string" and by_name(def.name)
     if taken then pl.fail("argument", "the name '%s' is taken by %s", def.name, taken.path) end
+    if builder.registered[def.name or ""] then
+      pl.fail("argument", "the name '%s' is taken by a sampler of the script", def.name)
+    end
     builder.register(def, path)
     local known = builder.registered[def.name]
     local params = {}

@@ -153,6 +153,7 @@ describe("the interactive session", function()
     term:expect("s\n")
     term:ask(":help generate", "Model:generate(prompt, opts)")
     term:ask(":help genrate", "did you mean 'generate'?")
+    term:ask(":reload", "samplers from plugins")
   end)
 
   it("loads other models by name", function()
