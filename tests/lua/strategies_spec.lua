@@ -153,6 +153,65 @@ describe("beam_search", function()
     end
   end)
 
+  -- Beam search by the definition, over whole forward passes: the texts held at the end, the best first.
+  local function by_definition(model, prompt, n_beams, n_tokens, length_penalty, early, eos)
+    local beams, held = { { ids = {}, sum = 0 } }, {}
+    local function hold(ids, sum, length)
+      held[#held + 1] = { ids = ids, score = sum / length ^ length_penalty }
+      table.sort(held, function(a, b) return a.score > b.score end)
+      held[n_beams + 1] = nil
+    end
+    for n = 1, n_tokens do
+      local all = {}
+      for _, beam in ipairs(beams) do
+        local text = table.move(beam.ids, 1, #beam.ids, #prompt + 1, table.move(prompt, 1, #prompt, 1, {}))
+        for id, log_p in ipairs(model:forward(text)[-1]:log_softmax():to_table()) do
+          all[#all + 1] = { id = id - 1, ids = beam.ids, sum = beam.sum + log_p }
+        end
+      end
+      table.sort(all, function(a, b) return a.sum > b.sum end)
+      beams = {}
+      for rank, one in ipairs(all) do
+        if one.id == eos and rank <= n_beams then
+          hold(one.ids, one.sum, n)
+        elseif one.id ~= eos and #beams < n_beams then
+          local ids = table.move(one.ids, 1, #one.ids, 1, {})
+          ids[#ids + 1] = one.id
+          beams[#beams + 1] = { ids = ids, sum = one.sum }
+        end
+      end
+      local length = early == "never" and length_penalty > 0 and n_tokens or n
+      if #held == n_beams and (early == true or held[n_beams].score >= beams[1].sum / length ^ length_penalty) then
+        return held, n
+      end
+    end
+    for _, beam in ipairs(beams) do hold(beam.ids, beam.sum, #beam.ids) end
+    return held, n_tokens
+  end
+
+  it("keeps and stops as it is defined, however early", function()
+    local steps = {}
+    for seed = 1, 8 do
+      local model = small({ seed = seed, std = 0.3 })
+      for _, early in ipairs({ false, true, "never" }) do
+        for _, length_penalty in ipairs({ -1, 0, 1.5 }) do
+          local expected, n = by_definition(model, { 1, 2 }, 3, 7, length_penalty, early, 5)
+          local taken = 0
+          local found = pl.strategies.beam_search(model, { 1, 2 }, { num_beams = 3, num_return_sequences = 3,
+            max_new_tokens = 7, length_penalty = length_penalty, early_stopping = early, stop_token_ids = 5,
+            on_step = function() taken = taken + 1 end })
+          assert.are.equal(n, taken)
+          steps[tostring(early)] = (steps[tostring(early)] or 0) + n
+          for i = 1, 3 do
+            assert.are.same(expected[i].ids, found.sequences[i].ids)
+            near(expected[i].score, found.scores[i])
+          end
+        end
+      end
+    end
+    assert.is_true(steps["true"] < steps["false"] and steps["false"] < steps["never"])
+  end)
+
   it("is greedy with one beam, and never worse with more", function()
     local model = tiny.model(pl)
     local opts = { max_new_tokens = 10, ignore_eos = true }
