@@ -26,6 +26,21 @@ return function(pl, core)
   table.move(builder.options, 1, #builder.options, #known + 1, known)
   for theirs, ours in pairs(builder.synonyms) do synonyms[theirs] = ours end
 
+  local of_strategies = { num_beams = "beam_search", num_beam_groups = "beam_search", length_penalty = "beam_search",
+    force_words_ids = "beam_search", penalty_alpha = "contrastive_search", dola_layers = "dola",
+    guidance_scale = "classifier_free_guidance", negative_prompt = "classifier_free_guidance",
+    assistant_model = "speculative", prompt_lookup_num_tokens = "prompt_lookup", banned_strings = "phrase_ban" }
+
+  local function check_known(opts)
+    for name, strategy in pairs(type(opts) == "table" and of_strategies or {}) do
+      if opts[name] ~= nil then
+        pl.fail("argument", "generate: '%s' belongs to a strategy: complete takes it with strategy = \"%s\"", name,
+          strategy)
+      end
+    end
+    return pl.check_options("generate", opts, known, synonyms)
+  end
+
   local function check_integer(opts, name, least)
     local value = opts[name]
     if value == nil then return nil end
@@ -123,7 +138,7 @@ return function(pl, core)
 
   -- Reads the options; the first pass runs with the first token asked for.
   local function new(model, seq, prompt, opts)
-    opts = pl.check_options("generate", opts, known, synonyms)
+    opts = check_known(opts)
     local config, tok = model.config, model.tokenizer
     if not config.causal then
       pl.fail("unsupported", "%s sees later tokens too: it cannot continue a text", config.arch)

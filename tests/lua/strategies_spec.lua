@@ -9,12 +9,12 @@ local function small(fields, opts)
 end
 
 -- All texts of up to n tokens that end by `eos` or by length: {ids, sum, length}.
-local function exhaust(model, prompt, n, eos)
+local function exhaust(model, prompt, n, eos, temp)
   local found = {}
   local function go(ids, sum)
     local all = table.move(prompt, 1, #prompt, 1, {})
     table.move(ids, 1, #ids, #all + 1, all)
-    local p = model:forward(all)[-1]:log_softmax():to_table()
+    local p = (model:forward(all)[-1] / (temp or 1)):log_softmax():to_table()
     for id = 0, model.config.d_vocab - 1 do
       local longer, total = table.move(ids, 1, #ids, 1, {}), sum + p[id + 1]
       if id ~= eos then longer[#longer + 1] = id end
@@ -61,6 +61,8 @@ describe("pl.strategies", function()
     local found = model:complete({ 1 }, { strategy = "beam_search", num_beams = 2, max_new_tokens = 3 })
     assert.are.equal(3, #found.sequences[1].ids)
     assert.is_truthy(tiny.failure(model.complete, model, { 1 }, { strategy = "bean_search" }).message:find("beam"))
+    err = tiny.failure(model.complete, model, { 1 }, { num_beams = 2 })
+    assert.is_truthy(err.message:find('strategy = "beam_search"', 1, true), err.message)
     local bert = tiny.model(pl, { causal = false })
     assert.are.equal("unsupported", tiny.failure(pl.strategies.sample, bert, "x").kind)
   end)
@@ -71,7 +73,7 @@ describe("sample", function()
 
   it("gives what complete gives", function()
     for _, opts in ipairs({ { temp = 0 }, { seed = 3 }, { seed = 4, temp = 0.7, top_k = 40, stop = "t" },
-      { seed = 5, chain = { { top_p = 0.9 }, "dist" } },
+      { seed = 5, chain = { { top_p = 0.9 }, "dist" } }, { seed = 7, xtc_probability = 0.5, xtc_threshold = 0.01 },
       { seed = 6, chain = { { "penalties", penalty_repeat = 1.5, penalty_last_n = 8 },
         { "min_new_tokens", min_new_tokens = 6 }, "dist" } } }) do
       opts.max_new_tokens = 20
@@ -117,6 +119,19 @@ describe("sample", function()
     assert.is_truthy(pl.strategies.speculative(model, "er", opts).text:find("^[yi ]"))
     local err = tiny.failure(pl.strategies.sample, model, "er", { mirostat = 2 })
     assert.is_truthy(err.message:find("mirostat", 1, true), err.message)
+  end)
+
+  it("ends at Ctrl-C with what there is", function()
+    local n = 0
+    local found = pl.strategies.sample(model, "x", { max_new_tokens = 9, seed = 1, ignore_eos = true,
+      sampler = function()
+        n = n + 1
+        if n == 4 then error({ kind = "interrupted", message = "interrupted" }) end
+      end })
+    assert.are.equal("interrupted", found.finish_reason)
+    assert.are.equal(3, found.n_new)
+    local err = tiny.failure(pl.strategies.best_of_n, model, "x", { on_step = print })
+    assert.are.equal("unsupported", err.kind)
   end)
 
   it("holds back what may begin a stop string, and frees all", function()
@@ -458,7 +473,7 @@ describe("speculation", function()
   local model, other = small({ seed = 3 }), small({ seed = 8, n_layers = 1 })
 
   local function check_distribution(name, opts, prompt)
-    local texts, counts, n = exhaust(model, prompt, 3, 5), {}, 3000
+    local texts, counts, n = exhaust(model, prompt, 3, 5, opts.temp), {}, 3000
     opts.max_new_tokens, opts.stop_token_ids = 3, 5
     for seed = 1, n do
       opts.seed = seed
@@ -473,6 +488,7 @@ describe("speculation", function()
 
   it("draws from the model's own distribution, whatever drafts", function()
     check_distribution("speculative", { assistant_model = other, num_assistant_tokens = 3 }, { 1, 2 })
+    check_distribution("speculative", { assistant_model = other, num_assistant_tokens = 2, temp = 2 }, { 1, 2 })
     check_distribution("prompt_lookup", { prompt_lookup_num_tokens = 3 }, { 1, 2, 0, 1, 2 })
   end)
 

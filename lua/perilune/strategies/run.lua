@@ -109,7 +109,8 @@ local function new(strategy, model, prompt, opts, from)
   end
   local session = from and from.session or model.default_session
   local self = setmetatable({ model = model, from = from, session = session, tokenizer = model.tokenizer, opts = opts,
-    name = strategy.name, open = {}, ids = {}, text = "", given = 0, marks = {}, children = {} }, Run)
+    name = strategy.name, open = {}, ids = {}, text = "", given = 0, marks = {}, children = {}, chains = {} },
+    Run)
   self.prompt = self:encode(from and from:tokens() or prompt, strategy.name .. ": the prompt")
   if #self.prompt == 0 then pl.fail("argument", "%s: the prompt is empty", strategy.name) end
   self.n_prompt, self.n_vocab = #self.prompt, model.config.d_vocab
@@ -163,7 +164,7 @@ end
 -- -- choosing --------------------------------------------------------------------------------------
 
 -- Where random numbers come from: each purpose has a stream of its own, and each position a place.
-Run.streams = { token = 0, draft = 1, accept = 2, rest = 3, beam = 4, tree = 5 }
+Run.streams = { token = 0, draft = 1, accept = 2, rest = 3, shape = 4, tree = 5 }
 
 -- A number in [0, 1) of this position.
 function Run:uniform(pos, stream) return Run.core.uniform(self.seed, Run.streams[stream], pos) end
@@ -207,45 +208,58 @@ local function shaping(run)
   return list
 end
 
+-- The chain of the options with `last` at its end, built once for each purpose.
+local function chain_for(run, purpose, last)
+  local chain = run.chains[purpose]
+  if chain then return chain end
+  local list = shaping(run)
+  run.untouched = #list == 0
+  list[#list + 1] = last
+  local opened, wants = Run.core.chain_builder.open(list, run.model, run.seed, Run.streams[purpose])
+  run.chains[purpose], chain = opened, opened
+  if #wants > 0 then pl.fail("unsupported", "a sampler wants to see %s: only model:generate shows it", wants[1]) end
+  return chain
+end
+
+-- Runs a chain over the logits. Its samplers see the text from the beginning on, so that beams and
+-- rewinds need no state of theirs.
+local function sample(run, chain, logits, pos, ids, seq)
+  if run.untouched then return chain:sample(logits, pos) end
+  local own = run.grammars[1] and chain:clone() or chain -- grammars know no reset
+  own:reset(run.prompt)
+  for _, id in ipairs(ids) do own:accept(id) end
+  local context = run:context(pos, ids, seq)
+  context.random = function() return own:random() end
+  local id, prob, entropy = own:sample(logits, pos, context)
+  if own ~= chain then own:close() end
+  return id, prob, entropy
+end
+
 -- The logits of the position after the prompt and `ids` (run.ids unless said otherwise), as temp,
--- top_k and so on leave them (-inf: removed), as a new tensor. The samplers see the text from its
--- beginning on, so that beams and rewinds need no state of theirs.
+-- top_k and so on leave them (-inf: removed), as a new tensor.
 function Run:shape(logits, pos, ids, seq)
+  local shaped
+  self.keep = function(result) shaped = result:clone() return 0 end
+  local chain = chain_for(self, "shape", function(result) return self.keep(result) end)
   local copy = logits:clone()
-  ids = ids or self.ids
-  if not self.shaper then
-    local list = shaping(self)
-    self.untouched = #list == 0
-    list[#list + 1] = function(shaped)
-      self.shaped = shaped:clone()
-      return 0
-    end
-    local wants
-    self.shaper, wants = Run.core.chain_builder.open(list, self.model, self.seed, 0)
-    if #wants > 0 then pl.fail("unsupported", "a sampler wants to see %s: only model:generate shows it", wants[1]) end
-  end
   if self.untouched then return copy end
-  local chain = self.grammars[1] and self.shaper:clone() or self.shaper -- grammars know no reset
-  chain:reset(self.prompt)
-  for _, id in ipairs(ids) do chain:accept(id) end
-  local context = self:context(pos, ids, seq)
-  context.random = function() return chain:random() end
-  chain:sample(copy, pos, context)
-  if self.grammars[1] then chain:close() end
-  local shaped = self.shaped
-  self.shaped = nil
+  sample(self, chain, copy, pos, ids or self.ids, seq)
   return shaped
 end
 
--- A token drawn from logits, by the random number that this position has in this stream.
+-- The token that model:generate would draw here, with its probability under the model itself and the
+-- model's entropy.
+function Run:choose(logits, pos, ids, seq)
+  local chain = chain_for(self, "token", "dist")
+  return sample(self, chain, logits:clone(), pos, ids or self.ids, seq)
+end
+
+-- A token drawn from logits as they are, by the random number that this position has in this stream.
 function Run:draw(logits, pos, stream)
-  self.drawers = self.drawers or {}
-  local drawer = self.drawers[stream]
-  if not drawer then
-    drawer = Run.core.new_chain({ "dist" }, self.n_vocab, self.seed, Run.streams[stream], self.model)
-    self.drawers[stream] = drawer
-  end
-  return drawer:sample(logits:clone(), pos)
+  local key = "draw " .. stream
+  self.chains[key] = self.chains[key]
+    or Run.core.new_chain({ "dist" }, self.n_vocab, self.seed, Run.streams[stream], self.model)
+  return self.chains[key]:sample(logits:clone(), pos)
 end
 
 -- What samplers written in Lua are told.
@@ -344,7 +358,7 @@ function Run:loop(logits, feed)
   local over
   repeat
     local pos = self.n_prompt + #self.ids
-    local id, prob, entropy = self:draw(self:shape(logits, pos), pos, "token")
+    local id, prob, entropy = self:choose(logits, pos)
     over = self:put(id, { prob = prob, entropy = entropy })
     if not over then logits = feed(id) end
   until over
@@ -362,15 +376,14 @@ end
 -- finish_reason, sum_logprobs under the model itself, and seeds from this run's on. Each is what
 -- the sample strategy gives under its seed.
 function Run:samples(n)
+  if self.on_step then pl.fail("unsupported", "%s: several texts grow at once: there is no on_step", self.name) end
   local active, opts, root, ids = {}, {}, self:start()
   local logits = self:feed(root, ids)
   for key, value in pairs(self.opts) do opts[key] = value end
-  opts.on_step = nil
   for i = 1, n do
     local child = setmetatable({ opts = opts, seed = self.seed + i - 1, open = {}, ids = {}, text = "", given = 0,
-      marks = {}, children = {}, sum_logprobs = 0, seq = self:fork(root), logits = logits }, {
-      __index = function(_, key) if key ~= "on_step" then return self[key] end end })
-    child.shaper, child.drawers, child.finish_reason = false, {}, false
+      marks = {}, children = {}, sum_logprobs = 0, seq = self:fork(root), logits = logits }, { __index = self })
+    child.chains, child.finish_reason = {}, false
     if self.tokenizer then child.decoder = self.tokenizer:decoder({ keep_leading = true }) end
     self.children[i], active[i] = child, child
   end
@@ -378,7 +391,7 @@ function Run:samples(n)
     local items, going = {}, {}
     for _, child in ipairs(active) do
       local pos = self.n_prompt + #child.ids
-      local id = child:draw(child:shape(child.logits, pos, child.ids, child.seq), pos, "token")
+      local id = child:choose(child.logits, pos, child.ids, child.seq)
       child.sum_logprobs = child.sum_logprobs + child.logits:log_softmax()[id]
       if child:put(id) then
         self:drop(child.seq)
@@ -409,8 +422,7 @@ function Run:close()
   for seq in pairs(self.open) do seq:close() end
   self.open = {}
   for _, child in ipairs(self.children) do child:close() end
-  if self.shaper then self.shaper:close() end
-  for _, drawer in pairs(self.drawers or {}) do drawer:close() end
+  for _, chain in pairs(self.chains) do chain:close() end
   for _, hook in ipairs(rawget(self, "hooks") or {}) do hook:remove() end
 end
 Run.__close = Run.close

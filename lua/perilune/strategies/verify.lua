@@ -16,8 +16,9 @@ end
 
 -- The token at pos where `id` is proposed, drawn from q if that is given: `id` itself if it is kept.
 local function settle(run, logits, pos, id, q)
+  if not q then return (run:choose(logits, pos)) end
   local shaped = run:shape(logits, pos)
-  if not id or not q then return (run:draw(shaped, pos, "token")) end
+  if not id then return (run:draw(shaped, pos, "token")) end
   local p = shaped:softmax()
   if run:uniform(pos, "accept") * q[id] < p[id] then return id end
   return (draw_rest(run, p, q, pos))
