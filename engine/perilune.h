@@ -185,25 +185,35 @@ typedef enum pl_point {
     PL_HOOK_Q,              /* blocks.l.attn.hook_q      [pos, head, d_head] */
     PL_HOOK_K,              /* blocks.l.attn.hook_k      [pos, kv_head, d_head] */
     PL_HOOK_V,              /* blocks.l.attn.hook_v      [pos, kv_head, d_head] */
-    PL_HOOK_ROT_Q,          /* blocks.l.attn.hook_rot_q  [pos, head, d_head] */
-    PL_HOOK_ROT_K,          /* blocks.l.attn.hook_rot_k  [pos, kv_head, d_head] */
-    PL_HOOK_KV_K,           /* blocks.l.attn.hook_kv_k  [pos, kv_head, d_head], as remembered */
-    PL_HOOK_KV_V,           /* blocks.l.attn.hook_kv_v  [pos, kv_head, d_head], as remembered */
-    PL_HOOK_ATTN_SCORES,    /* blocks.l.attn.hook_attn_scores [head, query, key], masked: -inf */
-    PL_HOOK_PATTERN,        /* blocks.l.attn.hook_pattern     [head, query, key] */
-    PL_HOOK_Z,              /* blocks.l.attn.hook_z      [pos, head, d_head] */
-    PL_HOOK_RESULT,         /* blocks.l.attn.hook_result [pos, head, d_model], without b_O */
-    PL_HOOK_ATTN_OUT,       /* blocks.l.hook_attn_out    [pos, d_model] */
-    PL_HOOK_RESID_MID,      /* blocks.l.hook_resid_mid   [pos, d_model] */
-    PL_HOOK_MLP_IN,         /* blocks.l.hook_mlp_in     [pos, d_model] */
-    PL_HOOK_LN2_SCALE,      /* blocks.l.ln2.hook_scale   [pos, 1] */
-    PL_HOOK_LN2_NORMALIZED, /* blocks.l.ln2.hook_normalized [pos, d_model] */
+    PL_HOOK_Q_NORM_SCALE, /* blocks.l.attn.q_norm.hook_scale [pos, head, 1]; all heads as one: 1 */
+    PL_HOOK_Q_NORMALIZED, /* blocks.l.attn.q_norm.hook_normalized [pos, head, d_head] */
+    PL_HOOK_K_NORM_SCALE, /* blocks.l.attn.k_norm.hook_scale [pos, kv_head, 1]; as of q */
+    PL_HOOK_K_NORMALIZED, /* blocks.l.attn.k_norm.hook_normalized [pos, kv_head, d_head] */
+    PL_HOOK_ROT_Q,        /* blocks.l.attn.hook_rot_q  [pos, head, d_head] */
+    PL_HOOK_ROT_K,        /* blocks.l.attn.hook_rot_k  [pos, kv_head, d_head] */
+    PL_HOOK_KV_K,         /* blocks.l.attn.hook_kv_k  [pos, kv_head, d_head], as remembered */
+    PL_HOOK_KV_V,         /* blocks.l.attn.hook_kv_v  [pos, kv_head, d_head], as remembered */
+    PL_HOOK_ATTN_SCORES,  /* blocks.l.attn.hook_attn_scores [head, query, key], masked: -inf */
+    PL_HOOK_PATTERN,      /* blocks.l.attn.hook_pattern     [head, query, key] */
+    PL_HOOK_Z,            /* blocks.l.attn.hook_z      [pos, head, d_head] */
+    PL_HOOK_RESULT,       /* blocks.l.attn.hook_result [pos, head, d_model], without b_O */
+    PL_HOOK_LN1_POST_SCALE,      /* blocks.l.ln1_post.hook_scale [pos, 1]; a second norm */
+    PL_HOOK_LN1_POST_NORMALIZED, /* blocks.l.ln1_post.hook_normalized [pos, d_model] */
+    PL_HOOK_ATTN_OUT,            /* blocks.l.hook_attn_out    [pos, d_model] */
+    PL_HOOK_RESID_MID,           /* blocks.l.hook_resid_mid   [pos, d_model] */
+    PL_HOOK_MLP_IN,              /* blocks.l.hook_mlp_in     [pos, d_model] */
+    PL_HOOK_LN2_SCALE,           /* blocks.l.ln2.hook_scale   [pos, 1] */
+    PL_HOOK_LN2_NORMALIZED,      /* blocks.l.ln2.hook_normalized [pos, d_model] */
+    PL_HOOK_EXPERT_WEIGHTS, /* blocks.l.mlp.hook_expert_weights [pos, expert], before the choice */
+    PL_HOOK_EXPERT_INDICES, /* blocks.l.mlp.hook_expert_indices [pos, chosen], whole numbers */
     PL_HOOK_MLP_PRE,        /* blocks.l.mlp.hook_pre     [pos, d_mlp]; gated: before activation */
     PL_HOOK_MLP_PRE_LINEAR, /* blocks.l.mlp.hook_pre_linear [pos, d_mlp], gated models only */
     PL_HOOK_MLP_POST,       /* blocks.l.mlp.hook_post    [pos, d_mlp] */
-    PL_HOOK_MLP_OUT,        /* blocks.l.hook_mlp_out     [pos, d_model] */
-    PL_HOOK_RESID_POST,     /* blocks.l.hook_resid_post  [pos, d_model] */
-    PL_HOOK_LN_FINAL_SCALE, /* ln_final.hook_scale      [pos, 1] */
+    PL_HOOK_LN2_POST_SCALE, /* blocks.l.ln2_post.hook_scale [pos, 1]; a second norm */
+    PL_HOOK_LN2_POST_NORMALIZED, /* blocks.l.ln2_post.hook_normalized [pos, d_model] */
+    PL_HOOK_MLP_OUT,             /* blocks.l.hook_mlp_out     [pos, d_model] */
+    PL_HOOK_RESID_POST,          /* blocks.l.hook_resid_post  [pos, d_model] */
+    PL_HOOK_LN_FINAL_SCALE,      /* ln_final.hook_scale      [pos, 1] */
     PL_HOOK_LN_FINAL_NORMALIZED, /* ln_final.hook_normalized [pos, d_model] */
     PL_HOOK_LOGITS,              /* hook_logits               [rows with logits, d_vocab] */
     PL_N_POINTS
@@ -239,7 +249,8 @@ typedef pl_status (*pl_hook_fn)(void *context, pl_tensor *act, const pl_hook_at 
 
 typedef struct pl_point_info {
     const char *name; /* "hook_resid_pre", after "blocks.{l}." and the part, e.g. "attn." */
-    const char *part; /* "", "attn.", "mlp.", "ln1.", "ln2.", "ln_final." */
+    const char
+        *part; /* "", "attn.", "attn.q_norm.", "mlp.", "ln1.", "ln1_post.", "ln_final.", ... */
     bool in_block;
     const char *dims;    /* names of the dimensions, "pos,head,d_head" */
     const char *formula; /* one line */

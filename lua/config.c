@@ -13,6 +13,9 @@ static const char *const positions[] = {"none", "learned", "rotary", NULL};
 static const char *const activations[] = {"gelu_new", "gelu",    "silu", "relu",
                                           "tanh",     "sigmoid", NULL};
 
+static const char *const scalings[] = {"none", "linear", "llama3", "table", NULL};
+static const char *const qk_norms[] = {"none", "head", "whole", NULL};
+
 typedef struct field {
     const char *name;
     kind kind;
@@ -41,6 +44,12 @@ static const field fields[] = {
     {"rope_dims", INTEGER, AT(rope_dims), NULL},
     {"rope_base", REAL, AT(rope_base), NULL},
     {"rope_half", BOOLEAN, AT(rope_half), NULL},
+    {"rope_base_local", REAL, AT(rope_base_local), NULL},
+    {"rope_scaling", WORD, AT(rope_scaling), scalings},
+    {"rope_factor", REAL, AT(rope_factor), NULL},
+    {"rope_low_freq_factor", REAL, AT(rope_low_freq_factor), NULL},
+    {"rope_high_freq_factor", REAL, AT(rope_high_freq_factor), NULL},
+    {"rope_original_ctx", INTEGER, AT(rope_original_ctx), NULL},
     {"activation", WORD, AT(activation), activations},
     {"qkv_bias", BOOLEAN, AT(qkv_bias), NULL},
     {"attn_out_bias", BOOLEAN, AT(attn_out_bias), NULL},
@@ -48,9 +57,18 @@ static const field fields[] = {
     {"norm_bias", BOOLEAN, AT(norm_bias), NULL},
     {"gated", BOOLEAN, AT(gated), NULL},
     {"parallel", BOOLEAN, AT(parallel), NULL},
+    {"shared_norm", BOOLEAN, AT(shared_norm), NULL},
     {"causal", BOOLEAN, AT(causal), NULL},
     {"tied", BOOLEAN, AT(tied), NULL},
     {"attn_scale", REAL, AT(attn_scale), NULL},
+    {"qk_norm", WORD, AT(qk_norm), qk_norms},
+    {"window", INTEGER, AT(window), NULL},
+    {"window_period", INTEGER, AT(window_period), NULL},
+    {"embed_scale", REAL, AT(embed_scale), NULL},
+    {"attn_softcap", REAL, AT(attn_softcap), NULL},
+    {"logit_softcap", REAL, AT(logit_softcap), NULL},
+    {"n_experts", INTEGER, AT(n_experts), NULL},
+    {"n_experts_used", INTEGER, AT(n_experts_used), NULL},
 };
 enum { N_FIELDS = sizeof fields / sizeof *fields };
 

@@ -31,8 +31,15 @@ static pl_page *page_at(const attend_job *job, const pl_span *span, int64_t pos)
     return table->pages[job->layer * table->capacity + pos / PL_PAGE_POSITIONS];
 }
 
-/* How many keys a row sees. */
-static int64_t visible_keys(const attend_job *job, const pl_span *span, int64_t row) {
+/* The first key that a row sees, of those before `end`. */
+static int64_t first_key(const attend_job *job, int64_t end) {
+    const pl_config *config = &job->p->model->config;
+    bool all = !pl_config_windowed(config, job->layer) || end <= config->window;
+    return all ? 0 : end - config->window;
+}
+
+/* The end of the keys that a row sees. */
+static int64_t visible_end(const attend_job *job, const pl_span *span, int64_t row) {
     int64_t past = job->p->model->config.causal ? row - span->first_row + 1 : span->n_rows;
     return span->first_pos + past;
 }
@@ -129,28 +136,39 @@ static int64_t kv_head(const attend_job *job, int64_t head) {
     return head / (config->n_heads / config->n_kv_heads);
 }
 
+/* Keys first <= position < end; scores[0] is position 0's. */
 static void score_row(const attend_job *job, const pl_span *span, int64_t row, int64_t head,
-                      float *scores, int64_t n_keys) {
+                      float *scores, int64_t first, int64_t end) {
     const pl_page_pool *pool = job->p->pool;
-    for (int64_t pos = 0; pos < n_keys; pos += PL_PAGE_POSITIONS) {
-        int64_t n = n_keys - pos < PL_PAGE_POSITIONS ? n_keys - pos : PL_PAGE_POSITIONS;
-        const void *keys = pl_page_keys(pool, page_at(job, span, pos), kv_head(job, head));
-        job->p->call.kernels->attention_scores(
-            scores + pos, head_row(job->q, row, head), keys, pool->dtype, pool->row_bytes,
-            (size_t)n, (size_t)pool->d_head, job->p->model->config.attn_scale);
+    const pl_kernels *kernels = job->p->call.kernels;
+    for (int64_t pos = first, n; pos < end; pos += n) {
+        int64_t at = pos % PL_PAGE_POSITIONS;
+        n = end - pos < PL_PAGE_POSITIONS - at ? end - pos : PL_PAGE_POSITIONS - at;
+        const uint8_t *keys = pl_page_keys(pool, page_at(job, span, pos), kv_head(job, head));
+        kernels->attention_scores(scores + pos, head_row(job->q, row, head),
+                                  keys + (size_t)at * pool->row_bytes, pool->dtype, pool->row_bytes,
+                                  (size_t)n, (size_t)pool->d_head,
+                                  job->p->model->config.attn_scale);
     }
+    float cap = job->p->model->config.attn_softcap, *x = scores + first;
+    if (cap <= 0) return;
+    kernels->scale(x, x, 1 / cap, (size_t)(end - first));
+    kernels->activate[PL_ACT_TANH](x, x, (size_t)(end - first));
+    kernels->scale(x, x, cap, (size_t)(end - first));
 }
 
 static void mix_row(const attend_job *job, const pl_span *span, int64_t row, int64_t head,
-                    const float *pattern, int64_t n_keys) {
+                    const float *pattern, int64_t first, int64_t end) {
     const pl_page_pool *pool = job->p->pool;
     float *z = (float *)job->z->data + row * job->z->stride[0] + head * job->z->stride[1];
     for (int64_t i = 0; i < pool->d_head; i++) z[i] = 0;
-    for (int64_t pos = 0; pos < n_keys; pos += PL_PAGE_POSITIONS) {
-        int64_t n = n_keys - pos < PL_PAGE_POSITIONS ? n_keys - pos : PL_PAGE_POSITIONS;
-        const void *values = pl_page_values(pool, page_at(job, span, pos), kv_head(job, head));
-        job->p->call.kernels->attention_mix(z, pattern + pos, values, pool->dtype, pool->row_bytes,
-                                            (size_t)n, (size_t)pool->d_head);
+    for (int64_t pos = first, n; pos < end; pos += n) {
+        int64_t at = pos % PL_PAGE_POSITIONS;
+        n = end - pos < PL_PAGE_POSITIONS - at ? end - pos : PL_PAGE_POSITIONS - at;
+        const uint8_t *values = pl_page_values(pool, page_at(job, span, pos), kv_head(job, head));
+        job->p->call.kernels->attention_mix(z, pattern + pos, values + (size_t)at * pool->row_bytes,
+                                            pool->dtype, pool->row_bytes, (size_t)n,
+                                            (size_t)pool->d_head);
     }
 }
 
@@ -160,11 +178,11 @@ static void attend_row(void *context, size_t task, int thread) {
     const attend_job *job = context;
     int64_t row = (int64_t)task % job->p->n_rows, head = (int64_t)task / job->p->n_rows;
     const pl_span *span = span_of(job->p, row);
-    int64_t n_keys = visible_keys(job, span, row);
+    int64_t end = visible_end(job, span, row), first = first_key(job, end);
     float *scores = job->scratch + thread * job->scratch_keys;
-    score_row(job, span, row, head, scores, n_keys);
-    job->p->call.kernels->softmax(scores, scores, (size_t)n_keys);
-    mix_row(job, span, row, head, scores, n_keys);
+    score_row(job, span, row, head, scores, first, end);
+    job->p->call.kernels->softmax(scores + first, scores + first, (size_t)(end - first));
+    mix_row(job, span, row, head, scores, first, end);
 }
 
 static pl_status attend_fused(pl_pass *p, attend_job *job) {
@@ -189,7 +207,8 @@ static pl_status attend_fused(pl_pass *p, attend_job *job) {
 /* -- unfused: one span, step by step --------------------------------------------------------- */
 
 typedef struct span_row {
-    int64_t row, head, n_keys, n_visible;
+    int64_t row, head, n_keys;
+    int64_t first, end; /* of the keys that the row sees */
     float *scores;
 } span_row;
 
@@ -197,40 +216,48 @@ static span_row span_row_of(const attend_job *job, size_t task) {
     int64_t n = job->span->n_rows, index = (int64_t)task;
     span_row r = {.row = job->span->first_row + index % n, .head = index / n};
     r.n_keys = job->scores->shape[2];
-    r.n_visible = visible_keys(job, job->span, r.row);
+    r.end = visible_end(job, job->span, r.row);
+    r.first = first_key(job, r.end);
     r.scores = (float *)job->scores->data + index * r.n_keys;
     return r;
 }
 
-/* A hook may have opened a masked place: the row then reaches up to the last place opened. */
-static int64_t reach(const span_row *r, float closed) {
-    int64_t n = r->n_keys;
-    while (n > r->n_visible && r->scores[n - 1] == closed) n--;
-    return n;
+/* A hook may have opened a masked place: the row then reaches to the first and last place opened.
+ */
+static void reach(span_row *r, float closed) {
+    int64_t first = 0, end = r->n_keys;
+    while (end > r->end && r->scores[end - 1] == closed) end--;
+    while (first < r->first && r->scores[first] == closed) first++;
+    r->first = first;
+    r->end = end;
 }
 
 static void span_scores(void *context, size_t task, int thread) {
     (void)thread;
     const attend_job *job = context;
     span_row r = span_row_of(job, task);
-    score_row(job, job->span, r.row, r.head, r.scores, r.n_visible);
-    for (int64_t i = r.n_visible; i < r.n_keys; i++) r.scores[i] = -INFINITY;
+    score_row(job, job->span, r.row, r.head, r.scores, r.first, r.end);
+    for (int64_t i = 0; i < r.first; i++) r.scores[i] = -INFINITY;
+    for (int64_t i = r.end; i < r.n_keys; i++) r.scores[i] = -INFINITY;
 }
 
 static void span_softmax(void *context, size_t task, int thread) {
     (void)thread;
     const attend_job *job = context;
     span_row r = span_row_of(job, task);
-    int64_t n = reach(&r, -INFINITY);
-    job->p->call.kernels->softmax(r.scores, r.scores, (size_t)n);
-    for (int64_t i = n; i < r.n_keys; i++) r.scores[i] = 0;
+    reach(&r, -INFINITY);
+    float *seen = r.scores + r.first;
+    job->p->call.kernels->softmax(seen, seen, (size_t)(r.end - r.first));
+    for (int64_t i = 0; i < r.first; i++) r.scores[i] = 0;
+    for (int64_t i = r.end; i < r.n_keys; i++) r.scores[i] = 0;
 }
 
 static void span_mix(void *context, size_t task, int thread) {
     (void)thread;
     const attend_job *job = context;
     span_row r = span_row_of(job, task);
-    mix_row(job, job->span, r.row, r.head, r.scores, reach(&r, 0));
+    reach(&r, 0);
+    mix_row(job, job->span, r.row, r.head, r.scores, r.first, r.end);
 }
 
 static pl_status attend_span(pl_pass *p, attend_job *job, const pl_span *span) {

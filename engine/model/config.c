@@ -16,7 +16,7 @@ pl_status pl_config_init(pl_config *config, const char *arch, pl_error *err) {
     }
     const char *const *names;
     size_t n = pl_config_families(&names);
-    char list[256] = "";
+    char list[512] = "";
     for (size_t i = 0, used = 0; i < n && used < sizeof list; i++) {
         used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", names[i]);
     }
@@ -33,11 +33,19 @@ typedef struct field {
 static pl_status check_ranges(const pl_config *c, pl_error *err) {
     enum { WIDTH = 1 << 24 };
     const field fields[] = {
-        {"d_model", c->d_model, 1, WIDTH},         {"d_mlp", c->d_mlp, 1, WIDTH},
-        {"d_head", c->d_head, 1, WIDTH},           {"d_vocab", c->d_vocab, 1, INT32_MAX},
-        {"n_layers", c->n_layers, 1, 1 << 16},     {"n_heads", c->n_heads, 1, 1 << 16},
-        {"n_kv_heads", c->n_kv_heads, 1, 1 << 16}, {"n_ctx", c->n_ctx, 1, INT32_MAX},
+        {"d_model", c->d_model, 1, WIDTH},
+        {"d_mlp", c->d_mlp, 1, WIDTH},
+        {"d_head", c->d_head, 1, WIDTH},
+        {"d_vocab", c->d_vocab, 1, INT32_MAX},
+        {"n_layers", c->n_layers, 1, 1 << 16},
+        {"n_heads", c->n_heads, 1, 1 << 16},
+        {"n_kv_heads", c->n_kv_heads, 1, 1 << 16},
+        {"n_ctx", c->n_ctx, 1, INT32_MAX},
         {"rope_dims", c->rope_dims, 0, c->d_head},
+        {"window", c->window, 0, INT32_MAX},
+        {"window_period", c->window_period, 0, 1 << 16},
+        {"n_experts", c->n_experts, 0, 1 << 10},
+        {"n_experts_used", c->n_experts_used, c->n_experts ? 1 : 0, c->n_experts},
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         const field *f = &fields[i];
@@ -49,7 +57,54 @@ static pl_status check_ranges(const pl_config *c, pl_error *err) {
     return PL_OK;
 }
 
+static pl_status check_reals(const pl_config *c, pl_error *err) {
+    const struct {
+        const char *name;
+        float value;
+        bool positive; /* else from 0 */
+    } reals[] = {{"norm_eps", c->norm_eps, false},
+                 {"rope_base", c->rope_base, c->positions == PL_POSITIONS_ROTARY},
+                 {"rope_base_local", c->rope_base_local, false},
+                 {"rope_factor", c->rope_factor, c->rope_scaling != PL_ROPE_UNSCALED},
+                 {"embed_scale", c->embed_scale, true},
+                 {"attn_softcap", c->attn_softcap, false},
+                 {"logit_softcap", c->logit_softcap, false}};
+    for (size_t i = 0; i < sizeof reals / sizeof *reals; i++) {
+        float value = reals[i].value;
+        if (isfinite(value) && (value > 0 || (value == 0 && !reals[i].positive))) continue;
+        return pl_fail(err, PL_ERR_ARGUMENT, "%s = %g: expected a %s", reals[i].name, (double)value,
+                       reals[i].positive ? "positive number" : "number from 0");
+    }
+    return PL_OK;
+}
+
+static pl_status check_rope(const pl_config *c, pl_error *err) {
+    if (c->rope_dims % 2) {
+        return pl_fail(err, PL_ERR_ARGUMENT, "rope_dims = %lld: expected an even number",
+                       (long long)c->rope_dims);
+    }
+    if (c->rope_scaling != PL_ROPE_LLAMA3) return PL_OK;
+    if (c->rope_original_ctx < 1 || c->rope_original_ctx > INT32_MAX) {
+        return pl_fail(err, PL_ERR_ARGUMENT, "rope_original_ctx = %lld: expected 1 to %d",
+                       (long long)c->rope_original_ctx, INT32_MAX);
+    }
+    if (c->rope_low_freq_factor > 0 && isfinite(c->rope_high_freq_factor) &&
+        c->rope_high_freq_factor > c->rope_low_freq_factor) {
+        return PL_OK;
+    }
+    return pl_fail(err, PL_ERR_ARGUMENT,
+                   "rope_low_freq_factor = %g, rope_high_freq_factor = %g: expected two positive "
+                   "numbers, the second greater",
+                   (double)c->rope_low_freq_factor, (double)c->rope_high_freq_factor);
+}
+
+bool pl_config_windowed(const pl_config *c, int64_t layer) {
+    return c->window > 0 && (c->window_period == 0 || (layer + 1) % c->window_period != 0);
+}
+
 pl_status pl_config_check(pl_config *c, pl_error *err) {
+    if (c->embed_scale == 0) c->embed_scale = 1;
+    if (c->rope_factor == 0) c->rope_factor = 1;
     if (c->n_kv_heads == 0) c->n_kv_heads = c->n_heads;
     if (c->d_mlp == 0) c->d_mlp = 4 * c->d_model;
     if (c->d_head == 0 && c->n_heads > 0) {
@@ -69,17 +124,20 @@ pl_status pl_config_check(pl_config *c, pl_error *err) {
                        "n_kv_heads = %lld: expected a divisor of n_heads = %lld",
                        (long long)c->n_kv_heads, (long long)c->n_heads);
     }
-    if (c->rope_dims % 2) {
-        return pl_fail(err, PL_ERR_ARGUMENT, "rope_dims = %lld: expected an even number",
-                       (long long)c->rope_dims);
+    status = check_reals(c, err);
+    if (status == PL_OK) status = check_rope(c, err);
+    if (status != PL_OK) return status;
+    if (c->window > 0 && !c->causal) {
+        return pl_fail(err, PL_ERR_ARGUMENT, "window = %lld: expected 0 without a causal mask",
+                       (long long)c->window);
     }
-    if (c->positions == PL_POSITIONS_ROTARY && !(c->rope_base > 0 && isfinite(c->rope_base))) {
-        return pl_fail(err, PL_ERR_ARGUMENT, "rope_base = %g: expected a positive number",
-                       (double)c->rope_base);
+    if (c->shared_norm && !(c->parallel && c->norm_slot[PL_NORM_BEFORE])) {
+        return pl_fail(err, PL_ERR_ARGUMENT,
+                       "shared_norm: only parallel blocks with norm_before can share it");
     }
-    if (!(c->norm_eps >= 0 && isfinite(c->norm_eps))) {
-        return pl_fail(err, PL_ERR_ARGUMENT, "norm_eps = %g: expected a number from 0",
-                       (double)c->norm_eps);
+    if (c->n_experts && !c->gated) {
+        return pl_fail(err, PL_ERR_ARGUMENT, "n_experts = %lld: expected 0 without gated mlps",
+                       (long long)c->n_experts);
     }
     if (c->parallel && c->norm_slot[PL_NORM_AFTER_ADD]) {
         return pl_fail(

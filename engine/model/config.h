@@ -30,10 +30,25 @@ typedef enum pl_norm_slot {
     PL_N_NORM_SLOTS
 } pl_norm_slot;
 
+/* How rotations are slowed down for contexts longer than those of training. */
+typedef enum pl_rope_scaling {
+    PL_ROPE_UNSCALED,
+    PL_ROPE_LINEAR, /* every frequency divided by rope_factor */
+    PL_ROPE_LLAMA3, /* slow frequencies only, with a smooth passage to the fast ones */
+    PL_ROPE_TABLE   /* each frequency divided by its entry of the weight rope_factors */
+} pl_rope_scaling;
+
+/* Norms of queries and keys, before they are rotated. */
+typedef enum pl_qk_norm {
+    PL_QK_NORM_NONE,
+    PL_QK_NORM_HEAD, /* each head by itself, with gains that all heads share */
+    PL_QK_NORM_WHOLE /* all heads as one row */
+} pl_qk_norm;
+
 enum { PL_ARCH_NAME = 32 };
 
 typedef struct pl_config {
-    char arch[PL_ARCH_NAME]; /* the family's name, as in GGUF: "gpt2", "llama" */
+    char arch[PL_ARCH_NAME]; /* the family's name: "gpt2", "llama" */
 
     int64_t d_model, d_mlp, d_head, d_vocab; /* widths */
     int64_t n_layers, n_heads, n_kv_heads;   /* n_kv_heads divides n_heads */
@@ -47,16 +62,37 @@ typedef struct pl_config {
     pl_position_kind positions;
     int64_t rope_dims; /* how many of d_head are rotated; even */
     float rope_base;
-    bool rope_half; /* pairs (i, i + rope_dims / 2), as Hugging Face; else (2i, 2i + 1) */
+    bool rope_half;        /* pairs (i, i + rope_dims / 2), as Hugging Face; else (2i, 2i + 1) */
+    float rope_base_local; /* of layers with a window, which are not scaled; 0: as all others */
+    pl_rope_scaling rope_scaling;
+    float rope_factor;           /* linear, llama3 */
+    float rope_low_freq_factor;  /* llama3: waves longer than original_ctx / low */
+    float rope_high_freq_factor; /* are slowed, those shorter than / high are not */
+    int64_t rope_original_ctx;   /* llama3: positions before scaling */
 
     pl_activation activation;
     bool qkv_bias, attn_out_bias, mlp_bias, norm_bias; /* which maps add a bias */
     bool gated;       /* mlp: activation(x W_gate) * (x W_in), then W_out */
     bool parallel;    /* attention and mlp read the same residual */
     bool causal;      /* a position sees itself and those before it, else all of its call */
+    bool shared_norm; /* parallel blocks: the mlp reads attention's norm before */
     bool tied;        /* the unembedding is W_E */
     float attn_scale; /* multiplies q.k; 1 / sqrt(d_head) unless the family says otherwise */
+    pl_qk_norm qk_norm;
+
+    int64_t window;        /* a position sees this many keys, itself among them; 0: all */
+    int64_t window_period; /* every window_period-th layer sees all keys; 0: none does */
+
+    float embed_scale;   /* multiplies the embedding; 1 */
+    float attn_softcap;  /* scores are cap * tanh(score / cap); 0: as they are */
+    float logit_softcap; /* the same for logits */
+
+    int64_t n_experts;      /* mlps of which a router chooses for each position; 0: one mlp */
+    int64_t n_experts_used; /* chosen for each position, weighted by their shares of softmax */
 } pl_config;
+
+/* Whether a layer's attention is limited to the window. */
+bool pl_config_windowed(const pl_config *config, int64_t layer);
 
 /* GPT-2's or Llama's parts with no sizes set, by the family's name: where a description starts.
  * Errors: PL_ERR_ARGUMENT for an unknown family, naming the nearest and listing all. */

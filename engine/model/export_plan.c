@@ -36,6 +36,13 @@ static pl_status check_description(const pl_export_plan *plan, pl_error *err) {
         {"causal mask", c->causal == f->causal},
         {"rope_dims (only GGUF has them)",
          plan->gguf || c->positions != PL_POSITIONS_ROTARY || c->rope_dims == c->d_head},
+        {"soft caps", c->attn_softcap == f->attn_softcap && c->logit_softcap == f->logit_softcap},
+        {"scaled embedding", c->embed_scale == 1},
+        {"norm of queries and keys", c->qk_norm == f->qk_norm},
+        {"norm shared by parallel sublayers", c->shared_norm == f->shared_norm},
+        {"window", c->window == f->window},
+        {"rotary scaling", c->rope_scaling == f->rope_scaling && c->rope_base_local == 0},
+        {"experts", c->n_experts == f->n_experts},
         {"attn_scale", c->attn_scale == (float)(1.0 / sqrt((double)c->d_head))},
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {

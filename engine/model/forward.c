@@ -10,15 +10,43 @@ enum { OUTSIDE = -1 };
 typedef struct norm_points {
     pl_point scale, normalized;
 } norm_points;
-static const norm_points block_points[PL_N_SUBLAYERS] = {
-    [PL_ATTENTION] = {PL_HOOK_LN1_SCALE, PL_HOOK_LN1_NORMALIZED},
-    [PL_MLP] = {PL_HOOK_LN2_SCALE, PL_HOOK_LN2_NORMALIZED},
+/* Of a sublayer's first norm, and of its second. */
+static const norm_points block_points[PL_N_SUBLAYERS][2] = {
+    [PL_ATTENTION] = {{PL_HOOK_LN1_SCALE, PL_HOOK_LN1_NORMALIZED},
+                      {PL_HOOK_LN1_POST_SCALE, PL_HOOK_LN1_POST_NORMALIZED}},
+    [PL_MLP] = {{PL_HOOK_LN2_SCALE, PL_HOOK_LN2_NORMALIZED},
+                {PL_HOOK_LN2_POST_SCALE, PL_HOOK_LN2_POST_NORMALIZED}},
 };
 static const norm_points final_points = {PL_HOOK_LN_FINAL_SCALE, PL_HOOK_LN_FINAL_NORMALIZED};
+static const norm_points query_points = {PL_HOOK_Q_NORM_SCALE, PL_HOOK_Q_NORMALIZED};
+static const norm_points key_points = {PL_HOOK_K_NORM_SCALE, PL_HOOK_K_NORMALIZED};
 
-/* out = norm(x); out may be x. points NULL: nobody can listen. */
+/* x as listeners see it: [rows, width], or with heads [rows, n_heads, -1]. */
+static pl_status tap_as(pl_pass *p, pl_point point, int layer, const pl_tensor *x,
+                        int64_t n_heads) {
+    pl_tensor view = *x;
+    if (n_heads) {
+        TRY(pl_tensor_view(&view, 3, (int64_t[]){p->n_rows, n_heads, -1}, &p->call.err));
+    }
+    return pl_tap(p, point, layer, &view);
+}
+
+/* What a hook sees and sets of stats [n, 2]: its second column. */
+static pl_status tap_scale(pl_pass *p, pl_point point, int layer, const pl_tensor *stats,
+                           int64_t n_heads) {
+    pl_tensor scale = *stats;
+    if (n_heads) {
+        int64_t groups = stats->shape[0] / p->n_rows;
+        TRY(pl_tensor_view(&scale, 3, (int64_t[]){p->n_rows, groups, 2}, &p->call.err));
+    }
+    TRY(pl_tensor_narrow(&scale, n_heads ? 2 : 1, 1, 1, &p->call.err));
+    return pl_tap(p, point, layer, &scale);
+}
+
+/* out = norm(x), row by row; out may be x. points NULL: nobody can listen. n_heads: the rows are
+ * shown as so many heads, 0: as they are. */
 static pl_status normalize(pl_pass *p, const norm_points *points, int layer, pl_tensor *out,
-                           const pl_tensor *x, const pl_norm_weights *weights) {
+                           const pl_tensor *x, const pl_norm_weights *weights, int64_t n_heads) {
     const pl_config *config = &p->model->config;
     pl_tensor stats;
     if (config->norm == PL_NORM_LAYER) {
@@ -27,23 +55,21 @@ static pl_status normalize(pl_pass *p, const norm_points *points, int layer, pl_
         TRY(pl_op_rms_norm_stats(&p->call, &stats, x, config->norm_eps));
     }
     if (points) {
-        pl_tensor scale = stats;
-        TRY(pl_tensor_narrow(&scale, 1, 1, 1, &p->call.err));
-        TRY(pl_tap(p, points->scale, layer, &scale));
+        TRY(tap_scale(p, points->scale, layer, &stats, n_heads));
         p->stats = stats;
     }
     /* As in TransformerLens, what RMSNorm shows has not met its gain, what LayerNorm shows has. */
     if (points && config->norm == PL_NORM_RMS && pl_listens(p, points->normalized, layer)) {
         TRY(pl_op_normalize(&p->call, out, x, &stats, &(pl_norm_weights){0}));
-        TRY(pl_tap(p, points->normalized, layer, out));
+        TRY(tap_as(p, points->normalized, layer, out, n_heads));
         return pl_op_gain_(&p->call, out, weights);
     }
     TRY(pl_op_normalize(&p->call, out, x, &stats, weights));
-    return points ? pl_tap(p, points->normalized, layer, out) : PL_OK;
+    return points ? tap_as(p, points->normalized, layer, out, n_heads) : PL_OK;
 }
 
 /* The norm in a slot of a sublayer; an empty slot is the identity. A sublayer's first filled slot
- * is its ln1 or ln2. */
+ * is its ln1 or ln2, its second is ln1_post or ln2_post. */
 static pl_status norm_slot(pl_pass *p, int layer, pl_sublayer sublayer, pl_norm_slot slot,
                            pl_tensor *out, const pl_tensor *x) {
     const bool *filled = p->model->config.norm_slot;
@@ -51,10 +77,23 @@ static pl_status norm_slot(pl_pass *p, int layer, pl_sublayer sublayer, pl_norm_
         *out = *x;
         return PL_OK;
     }
-    bool first = true;
-    for (int earlier = 0; earlier < (int)slot; earlier++) first &= !filled[earlier];
+    int earlier = 0;
+    for (int i = 0; i < (int)slot; i++) earlier += filled[i];
+    const norm_points *points = earlier < 2 ? &block_points[sublayer][earlier] : NULL;
     const pl_norm_weights *weights = &p->model->weights.blocks[layer].norm[sublayer][slot];
-    return normalize(p, first ? &block_points[sublayer] : NULL, layer, out, x, weights);
+    return normalize(p, points, layer, out, x, weights, 0);
+}
+
+/* The norm of queries or keys x [rows, head, d_head], in place. */
+static pl_status norm_heads(pl_pass *p, const norm_points *points, int layer, pl_tensor *x,
+                            const pl_norm_weights *weights) {
+    const pl_config *config = &p->model->config;
+    if (config->qk_norm == PL_QK_NORM_NONE) return PL_OK;
+    int64_t n_heads = x->shape[1];
+    int64_t width = config->qk_norm == PL_QK_NORM_WHOLE ? n_heads * config->d_head : config->d_head;
+    pl_tensor rows = *x;
+    TRY(pl_tensor_view(&rows, 2, (int64_t[]){-1, width}, &p->call.err));
+    return normalize(p, points, layer, &rows, &rows, weights, n_heads);
 }
 
 /* Queries, keys and values [rows, head, d_head], rotated where positions are. */
@@ -75,9 +114,12 @@ static pl_status project(pl_pass *p, int layer, pl_tensor qkv[3], const pl_tenso
     TRY(pl_tap(p, PL_HOOK_K, layer, k));
     TRY(pl_tap(p, PL_HOOK_V, layer, v));
 
+    TRY(norm_heads(p, &query_points, layer, q, &w->q_norm));
+    TRY(norm_heads(p, &key_points, layer, k, &w->k_norm));
     if (config->positions == PL_POSITIONS_ROTARY) {
-        TRY(pl_op_rotate(&p->call, q, &p->rotations, config->rope_half));
-        TRY(pl_op_rotate(&p->call, k, &p->rotations, config->rope_half));
+        const pl_tensor *rotations = &p->rotations[pl_config_windowed(config, layer)];
+        TRY(pl_op_rotate(&p->call, q, rotations, config->rope_half));
+        TRY(pl_op_rotate(&p->call, k, rotations, config->rope_half));
         TRY(pl_tap(p, PL_HOOK_ROT_Q, layer, q));
         TRY(pl_tap(p, PL_HOOK_ROT_K, layer, k));
     }
@@ -98,25 +140,34 @@ static pl_status attention(pl_pass *p, int layer, pl_tensor *out, const pl_tenso
     return pl_tap(p, PL_HOOK_ATTN_OUT, layer, out);
 }
 
-static pl_status mlp(pl_pass *p, int layer, pl_tensor *out, const pl_tensor *residual) {
+/* The mlp without its norms. */
+static pl_status feed_forward(pl_pass *p, int layer, pl_tensor *result, const pl_tensor *x) {
     const pl_config *config = &p->model->config;
     const pl_block_weights *w = &p->model->weights.blocks[layer];
-    pl_tensor in, x, hidden[2] = {{0}}, post, result = {0};
-
-    TRY(pl_tap_mlp_in(p, layer, &in, residual));
-    TRY(norm_slot(p, layer, PL_MLP, PL_NORM_BEFORE, &x, &in));
+    pl_tensor hidden[2] = {{0}}, post;
     if (config->gated) {
-        TRY(pl_op_linear(&p->call, hidden, &x, (const pl_linear *[]){&w->gate, &w->in}, 2));
+        TRY(pl_op_linear(&p->call, hidden, x, (const pl_linear *[]){&w->gate, &w->in}, 2));
         TRY(pl_tap(p, PL_HOOK_MLP_PRE, layer, &hidden[0]));
         TRY(pl_tap(p, PL_HOOK_MLP_PRE_LINEAR, layer, &hidden[1]));
         TRY(pl_op_activate(&p->call, &post, &hidden[0], &hidden[1], config->activation));
     } else {
-        TRY(pl_op_linear(&p->call, hidden, &x, (const pl_linear *[]){&w->in}, 1));
+        TRY(pl_op_linear(&p->call, hidden, x, (const pl_linear *[]){&w->in}, 1));
         TRY(pl_tap(p, PL_HOOK_MLP_PRE, layer, &hidden[0]));
         TRY(pl_op_activate(&p->call, &post, &hidden[0], NULL, config->activation));
     }
     TRY(pl_tap(p, PL_HOOK_MLP_POST, layer, &post));
-    TRY(pl_op_linear(&p->call, &result, &post, (const pl_linear *[]){&w->out}, 1));
+    return pl_op_linear(&p->call, result, &post, (const pl_linear *[]){&w->out}, 1);
+}
+
+static pl_status mlp(pl_pass *p, int layer, pl_tensor *out, const pl_tensor *residual) {
+    pl_tensor in, x, result = {0};
+    TRY(pl_tap_mlp_in(p, layer, &in, residual));
+    TRY(norm_slot(p, layer, PL_MLP, PL_NORM_BEFORE, &x, &in));
+    if (p->model->config.n_experts) {
+        TRY(pl_experts(p, layer, &result, &x));
+    } else {
+        TRY(feed_forward(p, layer, &result, &x));
+    }
     TRY(norm_slot(p, layer, PL_MLP, PL_NORM_AFTER_SUBLAYER, out, &result));
     return pl_tap(p, PL_HOOK_MLP_OUT, layer, out);
 }
@@ -147,8 +198,13 @@ static pl_status block(pl_pass *p, int layer, pl_tensor *residual) {
 pl_status pl_position(pl_pass *p) {
     const pl_config *config = &p->model->config;
     if (config->positions != PL_POSITIONS_ROTARY) return PL_OK;
-    return pl_op_rotations(&p->call, &p->rotations, p->positions, p->n_rows,
-                           p->model->rope_frequencies, config->rope_dims / 2);
+    int64_t n_pairs = config->rope_dims / 2;
+    const double *frequencies = p->model->rope_frequencies;
+    TRY(pl_op_rotations(&p->call, &p->rotations[0], p->positions, p->n_rows, frequencies, n_pairs));
+    p->rotations[1] = p->rotations[0];
+    if (config->rope_base_local == 0) return PL_OK;
+    return pl_op_rotations(&p->call, &p->rotations[1], p->positions, p->n_rows,
+                           frequencies + n_pairs, n_pairs);
 }
 
 pl_status pl_embed(pl_pass *p, pl_tensor *residual) {
@@ -156,6 +212,9 @@ pl_status pl_embed(pl_pass *p, pl_tensor *residual) {
     const pl_weights *w = &p->model->weights;
     TRY(pl_position(p));
     TRY(pl_op_embed(&p->call, residual, &w->embed, p->tokens, p->n_rows));
+    if (config->embed_scale != 1) {
+        TRY(pl_op_scale_rows_(&p->call, residual, config->embed_scale));
+    }
     TRY(pl_tap(p, PL_HOOK_EMBED, OUTSIDE, residual));
     if (config->positions == PL_POSITIONS_LEARNED) {
         pl_tensor positions;
@@ -163,8 +222,8 @@ pl_status pl_embed(pl_pass *p, pl_tensor *residual) {
         TRY(pl_tap(p, PL_HOOK_POS_EMBED, OUTSIDE, &positions));
         TRY(pl_op_add_rows_(&p->call, residual, &positions));
     }
-    return config->norm_embed ? normalize(p, NULL, OUTSIDE, residual, residual, &w->norm_embed)
-                              : PL_OK;
+    if (!config->norm_embed) return PL_OK;
+    return normalize(p, NULL, OUTSIDE, residual, residual, &w->norm_embed, 0);
 }
 
 pl_status pl_forward(pl_pass *p, int64_t from_layer, int64_t to_layer, pl_tensor *residual) {
@@ -185,8 +244,10 @@ pl_status pl_unembed(pl_pass *p, pl_tensor *logits, const pl_tensor *residual) {
     p->n_spans = p->n_logit_spans;
     p->n_rows = p->n_logit_rows;
     if (p->model->config.norm_final) {
-        TRY(normalize(p, &final_points, OUTSIDE, &x, &x, &w->norm_final));
+        TRY(normalize(p, &final_points, OUTSIDE, &x, &x, &w->norm_final, 0));
     }
     TRY(pl_op_linear(&p->call, logits, &x, (const pl_linear *[]){&w->unembed}, 1));
+    float cap = p->model->config.logit_softcap;
+    if (cap > 0) TRY(pl_op_softcap_(&p->call, logits, cap));
     return pl_tap(p, PL_HOOK_LOGITS, OUTSIDE, logits);
 }

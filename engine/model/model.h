@@ -19,7 +19,8 @@ struct pl_model {
     char *path;               /* where it came from, NULL for a random one */
     char *name;               /* general.name, the directory's name, or the family's */
     size_t weight_bytes;      /* of all weights, each tensor once */
-    double *rope_frequencies; /* [rope_dims / 2], radians per position */
+    double *rope_frequencies; /* [2, rope_dims / 2], radians per position: layers without and
+                                 with a window */
     void *file;               /* the weights file that the views point into, or NULL */
     pl_arena memory;          /* owned weights: random ones, and vectors widened to float32 */
     pl_model *source;         /* of a wide copy: the model whose tokenizer it shares, or NULL */

@@ -40,7 +40,7 @@ typedef struct pl_pass {
     int64_t n_spans, n_rows;
     const int32_t *tokens;      /* [n_rows] */
     const int32_t *positions;   /* [n_rows] */
-    pl_tensor rotations;        /* of every row, rotary models only */
+    pl_tensor rotations[2];     /* of every row, for layers without and with a window */
     pl_tensor stats;            /* [n_rows, 2] of the last norm with points, as hooks left them */
     const int32_t *logit_rows;  /* [n_logit_rows], the rows that need logits, ascending */
     const pl_span *logit_spans; /* [n_logit_spans], the spans cut to those rows */
@@ -95,6 +95,9 @@ pl_status pl_tap_mlp_in(pl_pass *p, int layer, pl_tensor *in, const pl_tensor *r
 /* Shows each head's share of out = z W_O + b_O and, where changed, puts their sum into out.
  * z [n_rows, n_heads * d_head], out [n_rows, d_model]. */
 pl_status pl_tap_results(pl_pass *p, int layer, pl_tensor *out, const pl_tensor *z);
+
+/* out = the mlps of the experts chosen for each row, weighted (experts.c). x [n_rows, d_model]. */
+pl_status pl_experts(pl_pass *p, int layer, pl_tensor *out, const pl_tensor *x);
 
 pl_page_pool *pl_session_pool(pl_session *session);
 

@@ -37,7 +37,7 @@ typedef struct rows_job {
     const pl_norm_weights *norm;
     const int32_t *ids;
     const double *frequencies;
-    float eps;
+    float eps, factor;
     bool half;
     pl_activation activation;
     int64_t n_rows;
@@ -208,6 +208,38 @@ static void add_row(const rows_job *job, int64_t row) {
 
 pl_status pl_op_add_rows_(pl_call *c, pl_tensor *x, const pl_tensor *y) {
     return for_rows(&(rows_job){.c = c, .run = add_row, .out = x, .y = y, .n_rows = x->shape[0]});
+}
+
+static void scale_row(const rows_job *job, int64_t row) {
+    float *x = row_f32(job->out, row);
+    job->c->kernels->scale(x, x, job->factor, (size_t)row_width(job->out));
+}
+
+pl_status pl_op_scale_rows_(pl_call *c, pl_tensor *x, float factor) {
+    return for_rows(
+        &(rows_job){.c = c, .run = scale_row, .out = x, .factor = factor, .n_rows = x->shape[0]});
+}
+
+static void softcap_row(const rows_job *job, int64_t row) {
+    float *x = row_f32(job->out, row);
+    size_t n = (size_t)row_width(job->out);
+    job->c->kernels->scale(x, x, 1 / job->factor, n);
+    job->c->kernels->activate[PL_ACT_TANH](x, x, n);
+    job->c->kernels->scale(x, x, job->factor, n);
+}
+
+pl_status pl_op_softcap_(pl_call *c, pl_tensor *x, float cap) {
+    return for_rows(
+        &(rows_job){.c = c, .run = softcap_row, .out = x, .factor = cap, .n_rows = x->shape[0]});
+}
+
+static void softmax_row(const rows_job *job, int64_t row) {
+    float *x = row_f32(job->out, row);
+    job->c->kernels->softmax(x, x, (size_t)row_width(job->out));
+}
+
+pl_status pl_op_softmax_rows_(pl_call *c, pl_tensor *x) {
+    return for_rows(&(rows_job){.c = c, .run = softmax_row, .out = x, .n_rows = x->shape[0]});
 }
 
 static void take_row(const rows_job *job, int64_t row) {

@@ -57,6 +57,13 @@ pl_status pl_op_activate(pl_call *c, pl_tensor *out, const pl_tensor *x, const p
 /* x += y, same shape. */
 pl_status pl_op_add_rows_(pl_call *c, pl_tensor *x, const pl_tensor *y);
 
+/* x = x * factor, and x = cap * tanh(x / cap). */
+pl_status pl_op_scale_rows_(pl_call *c, pl_tensor *x, float factor);
+pl_status pl_op_softcap_(pl_call *c, pl_tensor *x, float cap);
+
+/* x = softmax(x), row by row. */
+pl_status pl_op_softmax_rows_(pl_call *c, pl_tensor *x);
+
 /* out[i] = x[rows[i]] */
 pl_status pl_op_take_rows(pl_call *c, pl_tensor *out, const pl_tensor *x, const int32_t *rows,
                           int64_t n_rows);

@@ -147,6 +147,10 @@ return function(pl, core)
   -- opts.incorrect: [component, pos]; and what the biases add, [1] or [pos]. Together they are the logit.
   function A.logit_attrs(model, cache, stack, tokens, opts)
     opts = pl.check_options("logit_attrs", opts, { "incorrect", "pos" })
+    if model.config.logit_softcap > 0 then
+      pl.fail("unsupported", "logit_attrs: the family '%s' caps its logits: they are no sum of parts",
+        model.config.arch)
+    end
     local scaled = A.apply_ln_to_stack(model, cache, stack, { pos = opts.pos })
     local direction, constant = directions(model, tokens, stack), constants(model, tokens)
     if opts.incorrect then
@@ -167,6 +171,8 @@ return function(pl, core)
     local shape = x.shape
     local flat = x:contiguous():view(-1, c.d_model):matmul(model.W_U) + model.b_U
     shape[#shape] = c.d_vocab
+    local cap = c.logit_softcap
+    if cap > 0 then flat = (flat / cap):tanh() * cap end
     return flat:view(shape)
   end
 

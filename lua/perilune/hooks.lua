@@ -15,7 +15,7 @@ return function(pl, core)
     local short = point.name:gsub("^hook_", "")
     by_short[point.part .. short] = point
     by_short[point.part:gsub("%.$", "_") .. short] = point
-    if not point.part:find("^ln") then
+    if not point.part:find("^ln") and not point.part:find("_norm.", 1, true) then
       by_short[short] = by_short[short] or point
       if point.part ~= "" then by_short[point.name] = by_short[point.name] or point end
     end
@@ -25,7 +25,17 @@ return function(pl, core)
   local function exists(config, point)
     if point.full == "hook_pos_embed" then return config.positions == "learned" end
     if point.full:find("hook_rot_") then return config.positions == "rotary" end
+    local experts = config.n_experts > 0
+    if point.name:find("hook_expert_", 1, true) then return experts end
+    if point.part == "mlp." and experts then return false end
     if point.full == "mlp.hook_pre_linear" then return config.gated end
+    if point.part:find("_norm.", 1, true) then return config.qk_norm ~= "none" end
+    local norms = 0
+    for _, slot in ipairs({ "norm_before", "norm_after_sublayer", "norm_after_add" }) do
+      if config[slot] then norms = norms + 1 end
+    end
+    if point.part:find("^ln%d_post") then return norms > 1 end
+    if point.part:find("^ln%d") then return norms > 0 end
     if point.part == "ln_final." then return config.norm_final end
     return true
   end

@@ -96,6 +96,11 @@ return function(pl, core)
       pl.fail("unsupported", "the norms of the family '%s' do not all stand before what they feed: "
         .. "they cannot be folded", c.arch)
     end
+    if c.n_experts > 0 or c.shared_norm or c.logit_softcap > 0 then
+      pl.fail("unsupported", "the family '%s' has %s: its weights cannot be rewritten", c.arch,
+        c.n_experts > 0 and "experts" or c.shared_norm and "a norm that attention and mlp share"
+        or "soft-capped logits")
+    end
     local model = core.widen(self, session_options)
     for _, step in ipairs(steps) do
       if opts[step[1]] ~= false then step[2](model) end

@@ -72,6 +72,22 @@ static pl_status widen_norm(reference *r, reference_norm *out, const pl_norm_wei
     return status == PL_OK ? widen(r, &out->bias, &norm->bias, false, err) : status;
 }
 
+static pl_status widen_experts(reference *r, reference_block *out, const pl_block_weights *b,
+                               pl_error *err) {
+    size_t n = (size_t)r->config.n_experts;
+    out->experts = pl_arena_alloc(&r->memory, n * sizeof *out->experts);
+    if (!out->experts) return pl_fail(err, PL_ERR_MEMORY, "out of memory for a reference");
+    pl_status status = widen_linear(r, &out->router, &b->router, err);
+    for (size_t i = 0; i < n && status == PL_OK; i++) {
+        status = widen_linear(r, &out->experts[i].gate, &b->experts[i].gate, err);
+        if (status == PL_OK) status = widen_linear(r, &out->experts[i].in, &b->experts[i].in, err);
+        if (status == PL_OK) {
+            status = widen_linear(r, &out->experts[i].out, &b->experts[i].out, err);
+        }
+    }
+    return status;
+}
+
 static pl_status widen_block(reference *r, reference_block *out, const pl_block_weights *b,
                              pl_error *err) {
     pl_status status = widen_linear(r, &out->q, &b->q, err);
@@ -81,6 +97,9 @@ static pl_status widen_block(reference *r, reference_block *out, const pl_block_
     if (status == PL_OK) status = widen_linear(r, &out->gate, &b->gate, err);
     if (status == PL_OK) status = widen_linear(r, &out->in, &b->in, err);
     if (status == PL_OK) status = widen_linear(r, &out->out, &b->out, err);
+    if (status == PL_OK) status = widen_norm(r, &out->q_norm, &b->q_norm, err);
+    if (status == PL_OK) status = widen_norm(r, &out->k_norm, &b->k_norm, err);
+    if (status == PL_OK && r->config.n_experts) status = widen_experts(r, out, b, err);
     for (int i = 0; i < PL_N_SUBLAYERS * PL_N_NORM_SLOTS && status == PL_OK; i++) {
         int sublayer = i / PL_N_NORM_SLOTS, slot = i % PL_N_NORM_SLOTS;
         status = widen_norm(r, &out->norm[sublayer][slot], &b->norm[sublayer][slot], err);
@@ -98,6 +117,7 @@ pl_status reference_new(reference **out, const pl_model *model, pl_error *err) {
     if (!r->blocks) status = pl_fail(err, PL_ERR_MEMORY, "out of memory for a reference");
     if (status == PL_OK) status = widen(r, &r->embed, &w->embed, false, err);
     if (status == PL_OK) status = widen(r, &r->positions, &w->positions, false, err);
+    if (status == PL_OK) status = widen(r, &r->rope_factors, &w->rope_factors, false, err);
     if (status == PL_OK) status = widen_norm(r, &r->norm_embed, &w->norm_embed, err);
     if (status == PL_OK) status = widen_norm(r, &r->norm_final, &w->norm_final, err);
     if (status == PL_OK && r->config.tied) r->unembed.w = r->embed;
@@ -133,6 +153,7 @@ typedef struct run {
     /* Activations, by the names of the points. */
     double *resid, *x, *scale, *q, *k, *v, *scores, *z, *means, *attn_out, *mlp_out, *pre, *linear;
     double *attn_in, *input, *result, *mlp_in, *copy; /* the first three: one for each head */
+    double *expert_weights, *expert_indices;
 } run;
 
 static void show(const run *w, pl_point point, int64_t layer, double *values, int64_t a, int64_t b,
@@ -153,12 +174,14 @@ static void linear(double *out, const double *x, const reference_linear *l, int6
     }
 }
 
-/* Ba et al. 2016 and Zhang and Sennrich 2019. */
-static void norm(const run *w, double *out, const double *x, const reference_norm *weights,
-                 bool shown, pl_point scale_point, int64_t layer) {
-    int64_t d = w->c->d_model;
+/* Ba et al. 2016 and Zhang and Sennrich 2019, of rows of width d: the model's, or of so many heads,
+ * which are shown as [n, heads, -1]. */
+static void norm_rows(const run *w, double *out, const double *x, const reference_norm *weights,
+                      int64_t n, int64_t d, bool shown, pl_point scale_point, int64_t layer,
+                      int64_t heads) {
     double *means = w->means;
-    for (int64_t t = 0; t < w->n; t++) {
+    int64_t groups = n / w->n, width = groups * d;
+    for (int64_t t = 0; t < n; t++) {
         double mean = 0, square = 0;
         for (int64_t i = 0; i < d; i++) mean += x[t * d + i] / (double)d;
         if (w->c->norm == PL_NORM_RMS) mean = 0;
@@ -166,40 +189,80 @@ static void norm(const run *w, double *out, const double *x, const reference_nor
         means[t] = mean;
         w->scale[t] = sqrt(square + (double)w->c->norm_eps);
     }
-    if (shown) show(w, scale_point, layer, w->scale, w->n, 1, 0);
-    for (int64_t i = 0; i < w->n * d; i++) out[i] = (x[i] - means[i / d]) / w->scale[i / d];
+    int64_t b = heads ? heads : width, c = heads ? width / heads : 0;
+    if (shown) show(w, scale_point, layer, w->scale, w->n, groups, heads ? 1 : 0);
+    for (int64_t i = 0; i < n * d; i++) out[i] = (x[i] - means[i / d]) / w->scale[i / d];
     /* TransformerLens shows an RMSNorm before its gain, a LayerNorm after gain and bias. */
     bool early = w->c->norm == PL_NORM_RMS;
-    if (shown && early) show(w, (pl_point)(scale_point + 1), layer, out, w->n, d, 0);
-    for (int64_t i = 0; i < w->n * d; i++) {
+    if (shown && early) show(w, (pl_point)(scale_point + 1), layer, out, w->n, b, c);
+    for (int64_t i = 0; i < n * d; i++) {
         out[i] *= weights->gain[i % d];
         if (weights->bias) out[i] += weights->bias[i % d];
     }
-    if (shown && !early) show(w, (pl_point)(scale_point + 1), layer, out, w->n, d, 0);
+    if (shown && !early) show(w, (pl_point)(scale_point + 1), layer, out, w->n, b, c);
 }
 
-/* The norm of a slot, or a copy where it is empty. ln1 and ln2 are the first that a sublayer has.
- */
+static void norm(const run *w, double *out, const double *x, const reference_norm *weights,
+                 bool shown, pl_point scale_point, int64_t layer) {
+    norm_rows(w, out, x, weights, w->n, w->c->d_model, shown, scale_point, layer, 0);
+}
+
+/* Each head by itself as in Dehghani et al. 2023, or all as one row as in OLMo 2. */
+static void norm_heads(const run *w, double *x, const reference_norm *weights, int64_t heads,
+                       pl_point scale_point, int64_t layer) {
+    bool whole = w->c->qk_norm == PL_QK_NORM_WHOLE;
+    if (w->c->qk_norm == PL_QK_NORM_NONE) return;
+    norm_rows(w, x, x, weights, whole ? w->n : w->n * heads,
+              whole ? heads * w->c->d_head : w->c->d_head, true, scale_point, layer, heads);
+}
+
+/* The norm of a slot, or a copy where it is empty. ln1 and ln2 are the first that a sublayer has,
+ * ln1_post and ln2_post the second. */
 static void slot(const run *w, int64_t layer, pl_sublayer sublayer, pl_norm_slot which, double *out,
                  const double *x) {
+    static const pl_point points[PL_N_SUBLAYERS][2] = {{PL_HOOK_LN1_SCALE, PL_HOOK_LN1_POST_SCALE},
+                                                       {PL_HOOK_LN2_SCALE, PL_HOOK_LN2_POST_SCALE}};
     if (!w->c->norm_slot[which]) {
         if (out != x) memcpy(out, x, (size_t)(w->n * w->c->d_model) * sizeof *out);
         return;
     }
-    pl_norm_slot first = PL_NORM_BEFORE;
-    while (!w->c->norm_slot[first]) first++;
-    norm(w, out, x, &w->r->blocks[layer].norm[sublayer][which], which == first,
-         sublayer == PL_ATTENTION ? PL_HOOK_LN1_SCALE : PL_HOOK_LN2_SCALE, layer);
+    int before = 0;
+    for (int i = 0; i < (int)which; i++) before += w->c->norm_slot[i];
+    norm(w, out, x, &w->r->blocks[layer].norm[sublayer][which], before < 2,
+         points[sublayer][before < 2 ? before : 0], layer);
 }
 
-/* Su et al. 2021: pairs are turned by position * base^(-2 i / rope_dims). */
-static void rotate(const run *w, double *x, int64_t n_heads) {
+static bool windowed(const run *w, int64_t layer) {
+    int64_t period = w->c->window_period;
+    return w->c->window > 0 && !(period > 0 && layer % period == period - 1);
+}
+
+/* base^(-2 i / rope_dims), and what longer contexts make of it: Chen et al. 2023 (linear); for
+ * Llama 3.1 a passage from kept to divided frequencies by wavelength. */
+static double frequency(const run *w, int64_t layer, int64_t i) {
+    const pl_config *c = w->c;
+    bool local = windowed(w, layer) && c->rope_base_local > 0;
+    double base = (double)(local ? c->rope_base_local : c->rope_base);
+    double f = pow(base, -2 * (double)i / (double)c->rope_dims);
+    if (local || c->rope_scaling == PL_ROPE_UNSCALED) return f;
+    if (c->rope_scaling == PL_ROPE_LINEAR) return f / (double)c->rope_factor;
+    if (c->rope_scaling == PL_ROPE_TABLE) return f / w->r->rope_factors[i];
+    double wavelength = 2 * M_PI / f, original = (double)c->rope_original_ctx;
+    double low = (double)c->rope_low_freq_factor, high = (double)c->rope_high_freq_factor;
+    if (wavelength < original / high) return f;
+    if (wavelength > original / low) return f / (double)c->rope_factor;
+    double smooth = (original / wavelength - low) / (high - low);
+    return (1 - smooth) * f / (double)c->rope_factor + smooth * f;
+}
+
+/* Su et al. 2021: pairs are turned by position * frequency. */
+static void rotate(const run *w, double *x, int64_t n_heads, int64_t layer) {
     int64_t d = w->c->d_head, pairs = w->c->rope_dims / 2;
     for (int64_t t = 0; t < w->n; t++) {
         for (int64_t h = 0; h < n_heads; h++) {
             double *head = x + (t * n_heads + h) * d;
             for (int64_t i = 0; i < pairs; i++) {
-                double angle = (double)t * pow((double)w->c->rope_base, -(double)i / (double)pairs);
+                double angle = (double)t * frequency(w, layer, i);
                 double *a = &head[w->c->rope_half ? i : 2 * i];
                 double *b = &head[w->c->rope_half ? i + pairs : 2 * i + 1];
                 double turned = *a * cos(angle) - *b * sin(angle);
@@ -217,6 +280,11 @@ static void softmax(double *x, int64_t n) {
     for (int64_t i = 0; i < n; i++) x[i] /= sum;
 }
 
+/* Gemma 2. */
+static double softcap(double x, float cap) {
+    return cap > 0 ? (double)cap * tanh(x / (double)cap) : x;
+}
+
 /* Vaswani et al. 2017; several query heads share a key-value head as in Ainslie et al. 2023. */
 static void attend(const run *w, int64_t layer) {
     int64_t n = w->n, d = w->c->d_head, heads = w->c->n_heads, kv_heads = w->c->n_kv_heads;
@@ -229,8 +297,9 @@ static void attend(const run *w, int64_t layer) {
                     sum += w->q[(t * heads + h) * d + i] * w->k[(s * kv_heads + g) * d + i];
                 }
                 bool masked = w->c->causal && s > t;
-                w->scores[(h * n + t) * n + s] =
-                    masked ? -INFINITY : sum * (double)w->c->attn_scale;
+                masked |= windowed(w, layer) && t - s >= w->c->window;
+                sum = softcap(sum * (double)w->c->attn_scale, w->c->attn_softcap);
+                w->scores[(h * n + t) * n + s] = masked ? -INFINITY : sum;
             }
         }
     }
@@ -322,9 +391,11 @@ static void attention(const run *w, int64_t layer) {
     show(w, PL_HOOK_Q, layer, w->q, n, heads, d_head);
     show(w, PL_HOOK_K, layer, w->k, n, kv_heads, d_head);
     show(w, PL_HOOK_V, layer, w->v, n, kv_heads, d_head);
+    norm_heads(w, w->q, &b->q_norm, heads, PL_HOOK_Q_NORM_SCALE, layer);
+    norm_heads(w, w->k, &b->k_norm, kv_heads, PL_HOOK_K_NORM_SCALE, layer);
     if (w->c->positions == PL_POSITIONS_ROTARY) {
-        rotate(w, w->q, heads);
-        rotate(w, w->k, kv_heads);
+        rotate(w, w->q, heads, layer);
+        rotate(w, w->k, kv_heads, layer);
         show(w, PL_HOOK_ROT_Q, layer, w->q, n, heads, d_head);
         show(w, PL_HOOK_ROT_K, layer, w->k, n, kv_heads, d_head);
     }
@@ -354,12 +425,9 @@ static double activate(pl_activation kind, double x) {
 }
 
 /* Gated as in Shazeer 2020. */
-static void mlp(const run *w, int64_t layer) {
+static void feed_forward(const run *w, int64_t layer) {
     const reference_block *b = &w->r->blocks[layer];
     int64_t n = w->n, d = w->c->d_model, d_mlp = w->c->d_mlp;
-    memcpy(w->mlp_in, w->resid, (size_t)(n * d) * sizeof *w->mlp_in);
-    show(w, PL_HOOK_MLP_IN, layer, w->mlp_in, n, d, 0);
-    slot(w, layer, PL_MLP, PL_NORM_BEFORE, w->x, w->mlp_in);
     linear(w->pre, w->x, w->c->gated ? &b->gate : &b->in, n, d_mlp, d);
     show(w, PL_HOOK_MLP_PRE, layer, w->pre, n, d_mlp, 0);
     if (w->c->gated) {
@@ -371,6 +439,58 @@ static void mlp(const run *w, int64_t layer) {
     }
     show(w, PL_HOOK_MLP_POST, layer, w->pre, n, d_mlp, 0);
     linear(w->mlp_out, w->pre, &b->out, n, d, d_mlp);
+}
+
+/* Jiang et al. 2024: softmax over the logits of the chosen, which is the share that each has of
+ * their part of the softmax over all. */
+static void experts(const run *w, int64_t layer) {
+    const reference_block *b = &w->r->blocks[layer];
+    int64_t n = w->n, d = w->c->d_model, d_mlp = w->c->d_mlp;
+    int64_t n_experts = w->c->n_experts, used = w->c->n_experts_used;
+    linear(w->expert_weights, w->x, &b->router, n, n_experts, d);
+    for (int64_t t = 0; t < n; t++) softmax(w->expert_weights + t * n_experts, n_experts);
+    show(w, PL_HOOK_EXPERT_WEIGHTS, layer, w->expert_weights, n, n_experts, 0);
+    for (int64_t t = 0; t < n; t++) {
+        for (int64_t e = 0; e < n_experts; e++) {
+            const double *weights = w->expert_weights + t * n_experts;
+            int64_t rank = 0; /* how many come before this one */
+            for (int64_t o = 0; o < n_experts; o++) {
+                rank += weights[o] > weights[e] || (weights[o] == weights[e] && o < e);
+            }
+            if (rank < used) w->expert_indices[t * used + rank] = (double)e;
+        }
+    }
+    show(w, PL_HOOK_EXPERT_INDICES, layer, w->expert_indices, n, used, 0);
+    for (int64_t i = 0; i < n * d; i++) w->mlp_out[i] = 0;
+    for (int64_t t = 0; t < n; t++) {
+        double sum = 0;
+        for (int64_t k = 0; k < used; k++) {
+            sum += w->expert_weights[t * n_experts + (int64_t)w->expert_indices[t * used + k]];
+        }
+        for (int64_t k = 0; k < used; k++) {
+            int64_t e = (int64_t)w->expert_indices[t * used + k];
+            linear(w->pre, w->x + t * d, &b->experts[e].gate, 1, d_mlp, d);
+            linear(w->linear, w->x + t * d, &b->experts[e].in, 1, d_mlp, d);
+            for (int64_t i = 0; i < d_mlp; i++) {
+                w->pre[i] = activate(w->c->activation, w->pre[i]) * w->linear[i];
+            }
+            linear(w->copy, w->pre, &b->experts[e].out, 1, d, d_mlp);
+            for (int64_t i = 0; i < d; i++) {
+                w->mlp_out[t * d + i] += w->expert_weights[t * n_experts + e] / sum * w->copy[i];
+            }
+        }
+    }
+}
+
+static void mlp(const run *w, int64_t layer) {
+    int64_t n = w->n, d = w->c->d_model;
+    memcpy(w->mlp_in, w->resid, (size_t)(n * d) * sizeof *w->mlp_in);
+    show(w, PL_HOOK_MLP_IN, layer, w->mlp_in, n, d, 0);
+    slot(w, layer, PL_MLP, PL_NORM_BEFORE, w->x, w->mlp_in);
+    if (w->c->n_experts)
+        experts(w, layer);
+    else
+        feed_forward(w, layer);
     slot(w, layer, PL_MLP, PL_NORM_AFTER_SUBLAYER, w->mlp_out, w->mlp_out);
     show(w, PL_HOOK_MLP_OUT, layer, w->mlp_out, n, d, 0);
 }
@@ -393,7 +513,9 @@ static void block(const run *w, int64_t layer) {
 
 static void embed(const run *w, const int32_t *tokens) {
     int64_t n = w->n, d = w->c->d_model;
-    for (int64_t i = 0; i < n * d; i++) w->resid[i] = w->r->embed[tokens[i / d] * d + i % d];
+    for (int64_t i = 0; i < n * d; i++) {
+        w->resid[i] = w->r->embed[tokens[i / d] * d + i % d] * (double)w->c->embed_scale;
+    }
     show(w, PL_HOOK_EMBED, -1, w->resid, n, d, 0);
     if (w->c->positions == PL_POSITIONS_LEARNED) {
         memcpy(w->x, w->r->positions, (size_t)(n * d) * sizeof *w->x);
@@ -421,13 +543,13 @@ pl_status reference_forward(const reference *r, double *logits, const int32_t *t
         int64_t width;
     } parts[] = {{&w.resid, d},
                  {&w.x, d},
-                 {&w.scale, 1},
+                 {&w.scale, c->n_heads},
                  {&w.q, d_q},
                  {&w.k, d_kv},
                  {&w.v, d_kv},
                  {&w.z, d_q},
                  {&w.scores, c->n_heads * n},
-                 {&w.means, 1},
+                 {&w.means, c->n_heads},
                  {&w.attn_out, d},
                  {&w.mlp_out, d},
                  {&w.pre, c->d_mlp},
@@ -436,6 +558,8 @@ pl_status reference_forward(const reference *r, double *logits, const int32_t *t
                  {&w.input, c->n_heads * d},
                  {&w.result, c->n_heads * d},
                  {&w.mlp_in, d},
+                 {&w.expert_weights, c->n_experts},
+                 {&w.expert_indices, c->n_experts_used},
                  {&w.copy, d}};
     int64_t total = 0;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) total += n * parts[i].width;
@@ -451,6 +575,7 @@ pl_status reference_forward(const reference *r, double *logits, const int32_t *t
         norm(&w, w.resid, w.resid, &r->norm_final, true, PL_HOOK_LN_FINAL_SCALE, -1);
     }
     linear(logits, w.resid, &r->unembed, n, c->d_vocab, d);
+    for (int64_t i = 0; i < n * c->d_vocab; i++) logits[i] = softcap(logits[i], c->logit_softcap);
     show(&w, PL_HOOK_LOGITS, -1, logits, n, c->d_vocab, 0);
     free(memory);
     return PL_OK;

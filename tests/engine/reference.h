@@ -23,15 +23,21 @@ typedef struct reference_norm {
     double *bias; /* [d_model], or NULL */
 } reference_norm;
 
+typedef struct reference_expert {
+    reference_linear gate, in, out;
+} reference_expert;
+
 typedef struct reference_block {
-    reference_norm norm[PL_N_SUBLAYERS][PL_N_NORM_SLOTS];
-    reference_linear q, k, v, o, gate, in, out;
+    reference_norm norm[PL_N_SUBLAYERS][PL_N_NORM_SLOTS], q_norm, k_norm;
+    reference_linear q, k, v, o, gate, in, out, router;
+    reference_expert *experts; /* [n_experts] */
 } reference_block;
 
 typedef struct reference {
     pl_config config;
-    double *embed;     /* [d_vocab, d_model] */
-    double *positions; /* [n_ctx, d_model], or NULL */
+    double *embed;        /* [d_vocab, d_model] */
+    double *positions;    /* [n_ctx, d_model], or NULL */
+    double *rope_factors; /* [rope_dims / 2], or NULL */
     reference_norm norm_embed, norm_final;
     reference_linear unembed; /* [d_vocab, d_model] */
     reference_block *blocks;  /* [n_layers] */

@@ -88,12 +88,15 @@ describe("the code in", function()
 end)
 
 describe("the pages", function()
-  -- The points of both families: {name, shape, formula} by name.
+  -- The points of all families: {name, shape, formula} by name.
   it("list every hook point with the shape and the formula that the library tells", function()
     local told, listed = {}, 0
-    for _, arch in ipairs({ "gpt2", "llama" }) do
-      local model <close> = pl.new_model({ arch = arch, n_layers = 1, d_model = 8, n_heads = 2, d_head = 4, d_mlp = 8,
-        n_ctx = 8, d_vocab = 8 })
+    local families = { { arch = "gpt2" }, { arch = "llama", qk_norm = "head", norm_after_sublayer = true },
+      { arch = "llama", n_experts = 2, n_experts_used = 1 } }
+    for _, description in ipairs(families) do
+      for key in ("d_model d_mlp n_ctx d_vocab"):gmatch("%S+") do description[key] = 8 end
+      description.n_layers, description.n_heads, description.d_head = 1, 2, 4
+      local model <close> = pl.new_model(description)
       for _, point in ipairs(model:hook_points()) do
         local name = point.name:gsub("^blocks%.0%.", "")
         told[name] = ("| `%s` | %s | `%s` |"):format(name, point.dims:gsub(",", ", "), point.formula)

@@ -1,0 +1,149 @@
+/* The parts that families add to the diagram, held to the float64 reference: random small models,
+ * every point, with the cache and without. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "model_fixture.h"
+
+enum { N = 70, PROMPT = 23 };
+
+static pl_config small(const char *arch) {
+    pl_config c = config_of(arch);
+    c.d_model = 24;
+    c.n_layers = 3;
+    c.n_heads = 4;
+    c.n_kv_heads = 2;
+    c.d_mlp = 20;
+    c.d_vocab = 13;
+    c.n_ctx = 128;
+    return c;
+}
+
+/* All points in one go, and logits token by token over the cache. */
+static void hold(const pl_config *config, uint64_t seed) {
+    int32_t tokens[N];
+    for (int i = 0; i < N; i++) tokens[i] = (i * i + 3 * i) % 13;
+    pl_error err = {0};
+    reference *r = NULL;
+    pl_model *model = must_random(config, PL_F32, seed);
+    assert_model_matches(model, tokens, 11, 2e-5);
+    assert_model_matches(model, tokens, N, 2e-5); /* more than a page of keys */
+    assert_int_equal(reference_new(&r, model, &err), PL_OK);
+    double *expected = reference_logits(r, tokens, N);
+    pl_session_options options = exact_options();
+    pl_session *session = must_session(model, &options);
+    pl_sequence *seq = must_sequence(session);
+    float logits[PROMPT * 13];
+    must_extend(seq, tokens, PROMPT, PL_LOGITS_ALL, logits);
+    assert_near("prompt", logits, expected, PROMPT * 13, 2e-5);
+    for (int i = PROMPT; i < N; i++) {
+        must_extend(seq, &tokens[i], 1, PL_LOGITS_ALL, logits);
+        assert_near("step", logits, expected + i * 13, 13, 2e-5);
+    }
+    free(expected);
+    pl_sequence_free(seq);
+    pl_session_free(session);
+    reference_free(r);
+    pl_model_free(model);
+}
+
+static void test_rotary_scaling(void **state) {
+    (void)state;
+    pl_config c = small("llama");
+    c.d_head = 12;
+    c.rope_scaling = PL_ROPE_LINEAR;
+    c.rope_factor = 4;
+    hold(&c, 1);
+    c.rope_scaling = PL_ROPE_LLAMA3;
+    c.rope_factor = 8;
+    c.rope_low_freq_factor = 1;
+    c.rope_high_freq_factor = 4;
+    c.rope_original_ctx = 64; /* frequencies kept, between and divided */
+    hold(&c, 2);
+    c.rope_scaling = PL_ROPE_TABLE;
+    hold(&c, 3);
+}
+
+static void test_windows(void **state) {
+    (void)state;
+    pl_config c = small("llama");
+    c.window = 5;
+    hold(&c, 10);
+    c.window_period = 2;
+    hold(&c, 11);
+    c.window = 66; /* reaches over a page */
+    c.window_period = 3;
+    c.rope_base_local = 100;
+    c.rope_scaling = PL_ROPE_LINEAR;
+    c.rope_factor = 2;
+    hold(&c, 12);
+    c.window = 1;
+    hold(&c, 13);
+}
+
+static void test_norms_of_queries_and_keys(void **state) {
+    (void)state;
+    pl_config c = small("llama");
+    c.qk_norm = PL_QK_NORM_HEAD;
+    hold(&c, 20);
+    c.qk_norm = PL_QK_NORM_WHOLE;
+    c.norm_slot[PL_NORM_BEFORE] = false;
+    c.norm_slot[PL_NORM_AFTER_SUBLAYER] = true;
+    hold(&c, 21);
+    c = small("gpt2");
+    c.n_kv_heads = 1;
+    c.qk_norm = PL_QK_NORM_HEAD;
+    hold(&c, 22);
+}
+
+static void test_soft_caps_and_scaled_embeddings(void **state) {
+    (void)state;
+    pl_config c = small("llama");
+    c.embed_scale = 4.9f;
+    c.attn_softcap = 0.5f;
+    c.logit_softcap = 3;
+    c.norm_slot[PL_NORM_AFTER_SUBLAYER] = true;
+    c.activation = PL_ACT_GELU_TANH;
+    c.window = 4;
+    c.window_period = 2;
+    hold(&c, 30);
+}
+
+static void test_parallel_blocks_with_one_norm(void **state) {
+    (void)state;
+    pl_config c = small("gpt2");
+    c.parallel = c.shared_norm = true;
+    hold(&c, 40);
+}
+
+static void test_experts(void **state) {
+    (void)state;
+    pl_config c = small("llama");
+    c.n_experts = 4;
+    c.n_experts_used = 2;
+    hold(&c, 50);
+    c.n_experts_used = 1;
+    c.mlp_bias = true;
+    hold(&c, 51);
+    c.n_experts = c.n_experts_used = 3;
+    hold(&c, 52);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rotary_scaling),
+        cmocka_unit_test(test_windows),
+        cmocka_unit_test(test_norms_of_queries_and_keys),
+        cmocka_unit_test(test_soft_caps_and_scaled_embeddings),
+        cmocka_unit_test(test_parallel_blocks_with_one_norm),
+        cmocka_unit_test(test_experts),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
