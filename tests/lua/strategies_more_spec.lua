@@ -251,6 +251,26 @@ it("all strategies go on from a sequence, which then holds the text", function()
   end
 end)
 
+it("no strategy goes on with logits that are no distribution", function()
+  local broken = tiny.model(pl)
+  broken:hook("hook_resid_post", function(act) act:fill_(0 / 0) end)
+  local all = { sample = {}, beam_search = {}, best_of_n = {}, dola = {}, watermark = {}, contrastive_search = {},
+    classifier_free_guidance = {}, contrastive_decoding = { amateur_model = model }, prompt_lookup = {},
+    mcts = { value = function() return 1 end }, phrase_ban = { banned_strings = "e" },
+    self_consistency = { answer = function() end }, speculative = { assistant_model = model } }
+  for name in pairs(pl.strategies) do
+    local opts = assert(all[name], name)
+    opts.max_new_tokens = 3
+    local err = tiny.failure(pl.strategies[name], broken, "the in", opts)
+    assert.is_truthy(err.message:lower():find("nan", 1, true), name .. ": " .. err.message)
+    if name ~= "contrastive_search" then
+      opts.sampler = function(logits) logits:fill_(-math.huge) end
+      err = tiny.failure(pl.strategies[name], model, "the in", opts)
+      assert.is_truthy(err.message:find("token", 1, true), name .. ": " .. err.message)
+    end
+  end
+end)
+
 it("all of these work in a batch", function()
   local prompts = { "the in", "er", "in the in" }
   for name, opts in pairs({ phrase_ban = { banned_strings = { "e", "\u{e9}" } }, watermark = {},

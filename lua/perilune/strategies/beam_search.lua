@@ -21,11 +21,8 @@
 local pl = require "perilune"
 local Run = require "perilune.strategies.run"
 
--- The candidates of a group: {parent, id, score}, the best first, enough for `size` that go on.
-local function candidates_of(run, group, rows, k)
-  local scores = pl.cat(rows, 0)
-  local order = scores
-  if run.noise then order = scores + run.noise(scores:count()) end
+-- The first k candidates of a group by `order`: {parent, id, score}; and whether these are all.
+local function candidates_of(run, group, scores, order, k)
   k = math.min(k, scores:count())
   local values, places = order:topk(k)
   local list = {}
@@ -72,11 +69,12 @@ end
 
 -- The beams of the next step, and the texts that end here: only those among the best group_size.
 local function advance(run, group, rows)
-  local k = 2 * run.group_size
+  local k, scores = 2 * run.group_size, pl.cat(rows, 0)
+  local order = run.noise and scores + run.noise(scores:count()) or scores
   local going, ended, all, list
   repeat
     going, ended = {}, {}
-    list, all = candidates_of(run, group, rows, k)
+    list, all = candidates_of(run, group, scores, order, k)
     if run.words then run.add_forced(group, rows, list) end
     for rank, candidate in ipairs(list) do
       local reason, inside = ending(run, candidate.parent.ids, candidate.id)

@@ -37,6 +37,7 @@ return Run.strategy("contrastive_search", { "penalty_alpha", "top_k" }, function
   local text = states[seq]
   local over
   repeat
+    run:draw(logits, 0, "token") -- refuses what is no distribution
     local p, ids = logits:softmax():topk(k)
     local items = {}
     for i = 0, k - 1 do items[i + 1] = { run:fork(seq), { ids[i] }, logits = "last" } end

@@ -208,13 +208,15 @@ local function shaping(run)
   return list
 end
 
--- The chain of the options with `last` at its end, built once for each purpose.
-local function chain_for(run, purpose, last)
+-- The chain of the options, `watch` called with what they leave, and a draw from that, which refuses
+-- logits that are no distribution; built once for each purpose.
+local function chain_for(run, purpose, watch)
   local chain = run.chains[purpose]
   if chain then return chain end
   local list = shaping(run)
   run.untouched = #list == 0
-  list[#list + 1] = last
+  list[#list + 1] = watch
+  list[#list + 1] = "dist"
   local opened, wants = Run.core.chain_builder.open(list, run.model, run.seed, Run.streams[purpose])
   run.chains[purpose], chain = opened, opened
   if #wants > 0 then pl.fail("unsupported", "a sampler wants to see %s: only model:generate shows it", wants[1]) end
@@ -239,18 +241,16 @@ end
 -- top_k and so on leave them (-inf: removed), as a new tensor.
 function Run:shape(logits, pos, ids, seq)
   local shaped
-  self.keep = function(result) shaped = result:clone() return 0 end
-  local chain = chain_for(self, "shape", function(result) return self.keep(result) end)
-  local copy = logits:clone()
-  if self.untouched then return copy end
-  sample(self, chain, copy, pos, ids or self.ids, seq)
+  self.keep = function(result) shaped = result:clone() end
+  local chain = chain_for(self, "shape", function(result) self.keep(result) end)
+  sample(self, chain, logits:clone(), pos, ids or self.ids, seq)
   return shaped
 end
 
 -- The token that model:generate would draw here, with its probability under the model itself and the
 -- model's entropy.
 function Run:choose(logits, pos, ids, seq)
-  local chain = chain_for(self, "token", "dist")
+  local chain = chain_for(self, "token")
   return sample(self, chain, logits:clone(), pos, ids or self.ids, seq)
 end
 
