@@ -33,7 +33,7 @@ return function(pl, core)
   function Prompt.__call(self, text) return self:add(text) end
   function Prompt.__tostring(self) return self:text() end
 
-  local own_options = { "roles", "seed" }
+  local own_options = { "roles", "chat_template", "seed" }
 
   function pl.prompt(model, opts)
     if type(model) ~= "userdata" or not model.tokenizer then
@@ -43,19 +43,20 @@ return function(pl, core)
     for key, value in pairs(opts or {}) do gen[key] = value end
     for _, name in ipairs(own_options) do own[name], gen[name] = gen[name], nil end
     return setmetatable({ model = model, seq = model:sequence(), opts = gen, roles = own.roles,
-      seed = own.seed or math.random(0) & 0xffffffff, content = "", vars = {}, results = {}, scores = {},
-      messages = {} }, Prompt)
+      chat_template = own.chat_template or model:chat_template(), seed = own.seed or math.random(0) & 0xffffffff,
+      content = "", vars = {}, results = {}, scores = {}, messages = {} }, Prompt)
   end
 
   -- -- text ------------------------------------------------------------------------------------
 
-  -- Appends text. parse_special = false: control tokens written in it stay plain text.
+  -- Appends text. parse_special = false: control tokens written in it stay plain text. add_special:
+  -- whether BOS, where the vocabulary wants one, comes first; a text that begins has it.
   function methods.add(self, text, opts)
     if type(text) == "number" then text = tostring(text) end
     if type(text) ~= "string" then pl.fail("argument", "prompt: expected a text, got a %s", type(text)) end
-    opts = pl.check_options("add", opts, { "parse_special" })
-    local ids = self.model:encode(text, { add_special = self.seq.length == 0,
-      parse_special = opts.parse_special ~= false })
+    opts = pl.check_options("add", opts, { "parse_special", "add_special" })
+    local begins = self.seq.length == 0 and opts.add_special ~= false
+    local ids = self.model:encode(text, { add_special = begins, parse_special = opts.parse_special ~= false })
     if #ids > 0 then self.seq:extend(ids, { logits = "none" }) end
     self.content = self.content .. text
     return self
@@ -217,6 +218,7 @@ return function(pl, core)
     local list = {}
     for i = 1, n or 1 do
       list[i] = setmetatable({ model = self.model, seq = self.seq:fork(), opts = self.opts, roles = self.roles,
+        chat_template = self.chat_template,
         seed = (self.seed * 31 + i) & 0x7fffffffffff, content = self.content, from = #self.content,
         vars = setmetatable({}, { __index = self.vars }), results = {}, scores = {},
         messages = table.move(self.messages, 1, #self.messages, 1, {}) }, Prompt)
@@ -259,27 +261,32 @@ return function(pl, core)
 
   -- -- roles -----------------------------------------------------------------------------------
 
-  -- What stands around a message of this role: of option `roles`, or as the chat template has it, or
-  -- "Role: ...\n".
+  -- The messages as text, by the chat template or as "Role: ...\n".
+  local function written(self, messages)
+    if #messages == 0 then return "" end
+    if not self.chat_template then return pl.plain_chat(messages) end
+    return self.model:apply_chat_template(messages, { chat_template = self.chat_template })
+  end
+
+  -- What stands before and after a message of this role, by the option `roles` or as written.
   local function around(self, role)
     local given = self.roles and self.roles[role]
     if given then return given[1] or "", given[2] or "" end
-    local mark, before = "\1\2\1", self.messages
-    local after = table.move(before, 1, #before, 1, {})
-    after[#after + 1] = { role = role, content = mark }
-    local write = self.model:chat_template() and function(list) return self.model:apply_chat_template(list) end
-      or function(list) return pl.plain_chat(list) end
-    local whole = write(after)
+    local mark, before = "\1\2\1", written(self, self.messages)
+    local messages = table.move(self.messages, 1, #self.messages, 1, {})
+    messages[#messages + 1] = { role = role, content = mark }
+    local whole = written(self, messages)
     local at, to = whole:find(mark, 1, true)
-    if not at then pl.fail("state", "the chat template leaves out messages of the role '%s'", role) end
-    local start = #before > 0 and #write(before) or 0
-    return whole:sub(start + 1, at - 1), whole:sub(to + 1)
+    if not at or whole:sub(1, #before) ~= before then
+      pl.fail("unsupported", "the chat template writes earlier messages anew when one of the role '%s' comes", role)
+    end
+    return whole:sub(#before + 1, at - 1), whole:sub(to + 1)
   end
 
   -- A message of a role: a text, or a function that adds and generates it.
   function methods.role(self, role, what)
     local prefix, suffix = around(self, role)
-    self:add(prefix)
+    self:add(prefix, { add_special = not self.chat_template }) -- a template writes BOS itself
     local from = #self.content
     if type(what) == "function" then
       what(self)

@@ -145,6 +145,16 @@ describe("a prompt program", function()
     q:user "then"
     assert.are.equal("<then>", q:text())
     assert.are.equal(pl.plain_chat(p.messages), p:text())
+    local template = "{{ 'the' }}{% for m in messages %}[{{ m.role }}]{{ m.content + '<|endoftext|>' }}{% endfor %}"
+    local t <close> = pl.prompt(model, { chat_template = template, seed = 1, max_new_tokens = 3, ignore_eos = true })
+    t:user("in <|endoftext|>"):assistant(function(one) one:gen "answer" end):user "x"
+    assert.are.equal(model:apply_chat_template(t.messages, { chat_template = template }), t:text())
+    local ends, eos = 0, model:encode("<|endoftext|>"):to_table()[1]
+    for _, id in t.seq:tokens():each() do ends = ends + (id == eos and 1 or 0) end
+    assert.are.equal(3, ends) -- what a message only quotes is no control token
+    local changing <close> = pl.prompt(model, { chat_template = "{{ messages | length }}{{ messages[-1].content }}" })
+    changing:user "x"
+    assert.are.equal("unsupported", tiny.failure(changing.user, changing, "y").kind)
   end)
 
   -- luacheck: push ignore 113

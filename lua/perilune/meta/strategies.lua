@@ -181,7 +181,8 @@ function Pipeline:complete(model, prompt, opts) end
 function Pipeline:generate(model, prompt, opts) end
 
 --- A prompt program: text, generation and choices on one sequence. `opts` are those of `generate` for
---- every gen, and seed, roles (what stands before and after a role's messages: {user = {"<", ">"}}).
+--- every gen, and seed, chat_template (the model's own unless said otherwise), roles (what stands
+--- before and after a role's messages: {user = {"<", ">"}}).
 --- Called with a text it appends it; what was captured is found under its name: p.answer.
 ---@param model perilune.Model
 ---@param opts? table
@@ -207,7 +208,7 @@ local Prompt = {}
 
 --- Appends text. parse_special = false: control tokens in it are plain text.
 ---@param text string
----@param opts? {parse_special?: boolean}
+---@param opts? {parse_special?: boolean, add_special?: boolean} both true unless said otherwise
 ---@return perilune.Prompt self
 function Prompt:add(text, opts) end
 
