@@ -1,8 +1,8 @@
 -- Prompt programs: text, generation and choices in the order of the program, on one sequence.
 --
 --     local p = pl.prompt(model, { temp = 0.7, seed = 1 })
---     p "The weather today is "
---     p:select { "sunny", "cloudy", name = "sky" }
+--     p "The weather today is"
+--     p:select { " sunny", " cloudy", name = "sky" }
 --     p ", so I"
 --     p:gen { name = "plan", stop = ".", max_new_tokens = 20 }
 --     print(p.sky, p.plan, p:text())
@@ -10,11 +10,12 @@
 -- or as a function whose names are the program's, what was captured among them:
 --
 --     local p = pl.program(model, { temp = 0.7 }, function(_ENV)
---       text "The weather today is " select { "sunny", "cloudy", name = "sky" }
---       text(sky == "sunny" and ", so let's " or ", but still we ") gen { name = "plan", stop = "." }
+--       text "The weather today is" select { " sunny", " cloudy", name = "sky" }
+--       text(sky == " sunny" and ", so let's" or ", but still we") gen { name = "plan", stop = "." }
 --     end)
 --
--- The sequence holds what the text holds: nothing is computed twice. (After Beurer-Kellner et al.
+-- Each piece of text is tokenised by itself, so spaces belong before words, as tokens have them. The
+-- sequence holds what the text holds: nothing is computed twice. (After Beurer-Kellner et al.
 -- 2023, "Prompting is programming: a query language for large language models", PLDI; Zheng et al.
 -- 2023, "SGLang", for fork and join.)
 
