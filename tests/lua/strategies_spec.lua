@@ -257,6 +257,19 @@ describe("beam_search", function()
     end
   end)
 
+  it("takes one pass a step, and computes nothing twice", function()
+    local model = tiny.model(pl)
+    for _, more in ipairs({ {}, { num_beam_groups = 3 }, { force_words_ids = { "er" } }, { do_sample = true } }) do
+      local opts = { num_beams = 6, max_new_tokens = 9, ignore_eos = true }
+      for key, value in pairs(more) do opts[key] = value end
+      local before = model.default_session:counters()
+      pl.strategies.beam_search(model, "the in er", opts)
+      local after = model.default_session:counters()
+      assert.are.equal(9, after.passes - before.passes)
+      assert.is_true(after.rows - before.rows <= #model:encode("the in er") + 8 * 6)
+    end
+  end)
+
   it("scores as the model does", function()
     local model = tiny.model(pl)
     local found = pl.strategies.beam_search(model, "in", { num_beams = 3, num_return_sequences = 3,
