@@ -104,6 +104,9 @@ bool pl_config_windowed(const pl_config *c, int64_t layer) {
 
 pl_status pl_config_check(pl_config *c, pl_error *err) {
     if (c->embed_scale == 0) c->embed_scale = 1;
+    if (c->embed_scale == PL_EMBED_SCALE_SQRT_WIDTH && c->d_model > 0) {
+        c->embed_scale = (float)sqrt((double)c->d_model);
+    }
     if (c->rope_factor == 0) c->rope_factor = 1;
     if (c->n_kv_heads == 0) c->n_kv_heads = c->n_heads;
     if (c->d_mlp == 0) c->d_mlp = 4 * c->d_model;

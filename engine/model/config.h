@@ -47,6 +47,9 @@ typedef enum pl_qk_norm {
 
 enum { PL_ARCH_NAME = 32 };
 
+/* An embed_scale that stands for sqrt(d_model) until the description is checked. */
+#define PL_EMBED_SCALE_SQRT_WIDTH (-1.0f)
+
 typedef struct pl_config {
     char arch[PL_ARCH_NAME]; /* the family's name: "gpt2", "llama" */
 

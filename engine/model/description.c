@@ -14,25 +14,40 @@ typedef struct number {
     bool whole, required;
     const char *gguf;  /* after the family's name and a dot; NULL: not in GGUF */
     const char *hf[3]; /* NULL where there are no more */
+    bool null_is_zero; /* else null leaves what the family says */
 } number;
 
 #define AT(field) offsetof(pl_config, field)
 static const number numbers[] = {
-    {AT(d_model), true, true, "embedding_length", {"hidden_size", "n_embd"}},
-    {AT(n_layers), true, true, "block_count", {"num_hidden_layers", "n_layer"}},
-    {AT(n_heads), true, true, "attention.head_count", {"num_attention_heads", "n_head"}},
-    {AT(n_kv_heads), true, false, "attention.head_count_kv", {"num_key_value_heads"}},
-    {AT(d_head), true, false, "attention.key_length", {"head_dim"}},
-    {AT(d_mlp), true, false, "feed_forward_length", {"intermediate_size", "n_inner"}},
-    {AT(n_ctx), true, true, "context_length", {"max_position_embeddings", "n_positions", "n_ctx"}},
-    {AT(rope_dims), true, false, "rope.dimension_count", {NULL}},
-    {AT(rope_base), false, false, "rope.freq_base", {"rope_theta"}},
+    {AT(d_model), true, true, "embedding_length", {"hidden_size", "n_embd"}, false},
+    {AT(n_layers), true, true, "block_count", {"num_hidden_layers", "n_layer"}, false},
+    {AT(n_heads), true, true, "attention.head_count", {"num_attention_heads", "n_head"}, false},
+    {AT(n_kv_heads), true, false, "attention.head_count_kv", {"num_key_value_heads"}, false},
+    {AT(d_head), true, false, "attention.key_length", {"head_dim"}, false},
+    {AT(d_mlp), true, false, "feed_forward_length", {"intermediate_size", "n_inner"}, false},
+    {AT(n_ctx),
+     true,
+     true,
+     "context_length",
+     {"max_position_embeddings", "n_positions", "n_ctx"},
+     false},
+    {AT(rope_dims), true, false, "rope.dimension_count", {NULL}, false},
+    {AT(rope_base), false, false, "rope.freq_base", {"rope_theta", "rotary_emb_base"}, false},
+    {AT(rope_base_local), false, false, "rope.freq_base_swa", {"rope_local_base_freq"}, false},
+    {AT(rope_factor), false, false, "rope.scaling.factor", {NULL}, false},
+    {AT(n_experts), true, false, "expert_count", {"num_local_experts"}, false},
+    {AT(n_experts_used), true, false, "expert_used_count", {"num_experts_per_tok"}, false},
+    {AT(window), true, false, "attention.sliding_window", {NULL}, false},
+    {AT(attn_scale), false, false, "attention.scale", {NULL}, false},
+    {AT(attn_softcap), false, false, "attn_logit_softcapping", {"attn_logit_softcapping"}, true},
+    {AT(logit_softcap), false, false, "final_logit_softcapping", {"final_logit_softcapping"}, true},
     {AT(norm_eps),
      false,
      false,
      "attention.layer_norm_epsilon",
-     {"layer_norm_epsilon", "rms_norm_eps", "layer_norm_eps"}},
-    {AT(norm_eps), false, false, "attention.layer_norm_rms_epsilon", {NULL}},
+     {"layer_norm_epsilon", "rms_norm_eps", "layer_norm_eps"},
+     false},
+    {AT(norm_eps), false, false, "attention.layer_norm_rms_epsilon", {NULL}, false},
 };
 #undef AT
 
@@ -95,15 +110,56 @@ static pl_status gguf_vocabulary(pl_config *config, const pl_gguf *gguf, pl_erro
     return status;
 }
 
+static bool gguf_is(pl_gguf_string s, const char *text) {
+    return s.size == strlen(text) && memcmp(s.data, text, s.size) == 0;
+}
+
 /* Rotary scaling changes every position; to leave it out would compute something else. */
-static pl_status refuse_gguf_scaling(const char *family, const pl_gguf *gguf, pl_error *err) {
+static pl_status gguf_scaling(pl_config *config, const pl_family *family, const pl_gguf *gguf,
+                              pl_error *err) {
     char key[128];
     pl_gguf_string kind;
-    snprintf(key, sizeof key, "%s.rope.scaling.type", family);
-    if (!pl_gguf_find_string(gguf, key, &kind)) return PL_OK;
-    if (kind.size == 4 && memcmp(kind.data, "none", 4) == 0) return PL_OK;
-    return pl_fail(err, PL_ERR_UNSUPPORTED, "%s: %s = '%.*s': only 'none' is supported",
-                   pl_gguf_path(gguf), key, (int)(kind.size < 40 ? kind.size : 40), kind.data);
+    size_t index;
+    if (pl_gguf_find_tensor(gguf, "rope_freqs.weight", &index)) {
+        config->rope_scaling = PL_ROPE_TABLE;
+    }
+    snprintf(key, sizeof key, "%s.rope.scaling.type", family->gguf);
+    if (!pl_gguf_find_string(gguf, key, &kind) || gguf_is(kind, "none")) return PL_OK;
+    if (!gguf_is(kind, "linear") || config->rope_scaling == PL_ROPE_TABLE) {
+        return pl_fail(err, PL_ERR_UNSUPPORTED,
+                       "%s: %s = '%.*s': only 'none', 'linear' and tables of factors in "
+                       "rope_freqs.weight are supported",
+                       pl_gguf_path(gguf), key, (int)(kind.size < 40 ? kind.size : 40), kind.data);
+    }
+    config->rope_scaling = PL_ROPE_LINEAR;
+    return PL_OK;
+}
+
+/* What is no number, and what depends on one. */
+static pl_status gguf_rest(pl_config *config, const pl_family *family, const pl_gguf *gguf,
+                           pl_error *err) {
+    char key[128];
+    snprintf(key, sizeof key, "%s.use_parallel_residual", family->gguf);
+    if (family->may_be_parallel) pl_gguf_find_bool(gguf, key, &config->parallel);
+    config->shared_norm = config->parallel && family->parallel_shares_norm;
+    config->rope_half = family->gguf_rope_half;
+    bool wide =
+        family->gguf_wide_scale_layers && config->n_layers == family->gguf_wide_scale_layers;
+    if (wide && config->n_heads > 0 && config->d_model > 0 && config->attn_scale == 0) {
+        config->attn_scale = pl_family_attn_scale(family, config);
+    }
+    return gguf_scaling(config, family, gguf, err);
+}
+
+/* Of the families that share this name, the one with the parts that the file speaks of. */
+static const pl_family *gguf_family(const pl_gguf *gguf, const char *name) {
+    char key[128];
+    double experts = 0, window = 0;
+    snprintf(key, sizeof key, "%s.expert_count", name);
+    pl_gguf_find_float(gguf, key, &experts);
+    snprintf(key, sizeof key, "%s.attention.sliding_window", name);
+    pl_gguf_find_float(gguf, key, &window);
+    return pl_family_find_gguf(name, experts > 0, window > 0);
 }
 
 pl_status pl_describe_gguf(pl_config *config, const pl_family **family, const pl_gguf *gguf,
@@ -113,16 +169,15 @@ pl_status pl_describe_gguf(pl_config *config, const pl_family **family, const pl
     if (status != PL_OK) return status;
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)(arch.size < 63 ? arch.size : 63), arch.data);
-    *family = pl_family_find(name);
+    *family = gguf_family(gguf, name);
     if (!*family) {
         status = unknown_family(name, err);
         return pl_error_prefix(err, status, "%s: general.architecture", pl_gguf_path(gguf));
     }
-    status = pl_config_init(config, name, err);
+    status = pl_config_init(config, (*family)->name, err);
     if (status == PL_OK) status = gguf_numbers(config, name, gguf, err);
     if (status == PL_OK) status = gguf_vocabulary(config, gguf, err);
-    if (status == PL_OK) status = refuse_gguf_scaling(name, gguf, err);
-    config->rope_half = (*family)->gguf_rope_half;
+    if (status == PL_OK) status = gguf_rest(config, *family, gguf, err);
     return status;
 }
 
@@ -131,7 +186,11 @@ pl_status pl_describe_gguf(pl_config *config, const pl_family **family, const pl
 static pl_status hf_number(pl_config *config, const number *n, const json_t *json, pl_error *err) {
     for (size_t i = 0; i < sizeof n->hf / sizeof *n->hf && n->hf[i]; i++) {
         const json_t *value = json_object_get(json, n->hf[i]);
-        if (!value || json_is_null(value)) continue;
+        if (!value) continue;
+        if (json_is_null(value)) {
+            if (n->null_is_zero) return set_number(config, n, 0, n->hf[i], err);
+            continue;
+        }
         if (json_is_number(value)) {
             return set_number(config, n, json_number_value(value), n->hf[i], err);
         }
@@ -149,7 +208,8 @@ static pl_status hf_activation(pl_config *config, const json_t *json, pl_error *
                  {"gelu", PL_ACT_GELU_ERF},      {"silu", PL_ACT_SILU},
                  {"swish", PL_ACT_SILU},         {"relu", PL_ACT_RELU},
                  {"tanh", PL_ACT_TANH}};
-    const json_t *value = json_object_get(json, "hidden_act");
+    const json_t *value = json_object_get(json, "hidden_activation");
+    if (!value || json_is_null(value)) value = json_object_get(json, "hidden_act");
     if (!value) value = json_object_get(json, "activation_function");
     if (!value) return PL_OK;
     const char *name = json_string_value(value);
@@ -169,7 +229,9 @@ static pl_status refuse_hf_settings(const json_t *json, pl_error *err) {
         bool supported;
     } settings[] = {{"scale_attn_weights", true},
                     {"scale_attn_by_inverse_layer_idx", false},
-                    {"add_cross_attention", false}};
+                    {"add_cross_attention", false},
+                    {"qk_layernorm", false},
+                    {"use_bidirectional_attention", false}};
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         const json_t *value = json_object_get(json, settings[i].name);
         if (value && json_is_boolean(value) && json_is_true(value) != settings[i].supported) {
@@ -177,15 +239,206 @@ static pl_status refuse_hf_settings(const json_t *json, pl_error *err) {
                            settings[i].supported ? "true" : "false");
         }
     }
-    const json_t *scaling = json_object_get(json, "rope_scaling");
-    if (!scaling || json_is_null(scaling)) return PL_OK;
-    return pl_fail(err, PL_ERR_UNSUPPORTED, "rope_scaling: only null is supported");
+    return PL_OK;
+}
+
+/* -- rotations -- */
+
+/* A positive number of an object; absent: 0. */
+static pl_status hf_positive(float *out, const json_t *json, const char *name, pl_error *err) {
+    const json_t *value = json_object_get(json, name);
+    *out = 0;
+    if (!value || json_is_null(value)) return PL_OK;
+    *out = (float)json_number_value(value);
+    if (json_is_number(value) && *out > 0 && isfinite(*out)) return PL_OK;
+    return pl_fail(err, PL_ERR_FORMAT, "%s: expected a positive number", name);
+}
+
+static pl_status set_partial(pl_config *config, const char *name, float part, pl_error *err) {
+    int64_t d_head = config->d_head;
+    if (d_head == 0 && config->n_heads > 0) d_head = config->d_model / config->n_heads;
+    if (part > 1) {
+        return pl_fail(err, PL_ERR_FORMAT, "%s = %g: expected more than 0 and at most 1", name,
+                       (double)part);
+    }
+    config->rope_dims = (int64_t)((double)d_head * (double)part);
+    if (config->rope_dims >= 2 && config->rope_dims % 2 == 0) return PL_OK;
+    return pl_fail(err, PL_ERR_FORMAT,
+                   "%s = %g of heads of %lld: expected an even number of rotated dimensions", name,
+                   (double)part, (long long)d_head);
+}
+
+/* How much of a head is rotated: in older files at the top, in newer ones with the rotations. */
+static pl_status hf_partial(pl_config *config, const pl_family *family, const json_t *json,
+                            pl_error *err) {
+    const json_t *places[] = {json, json, json_object_get(json, "rope_parameters")};
+    const char *names[] = {family->hf_partial, "partial_rotary_factor", "partial_rotary_factor"};
+    if (!family->hf_partial) return PL_OK;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        float part;
+        pl_status status = hf_positive(&part, places[i], names[i], err);
+        if (status != PL_OK) return status;
+        if (part > 0) return set_partial(config, names[i], part, err);
+    }
+    float part = family->hf_partial_default;
+    return part > 0 ? set_partial(config, family->hf_partial, part, err) : PL_OK;
+}
+
+/* rope_scaling of older files and rope_parameters of newer ones, which has the base too. */
+static pl_status hf_scaling(pl_config *config, const json_t *json, const char *name,
+                            pl_error *err) {
+    float base, factor, original;
+    if (!json || json_is_null(json)) return PL_OK;
+    if (!json_is_object(json)) return pl_fail(err, PL_ERR_FORMAT, "%s: expected an object", name);
+    const char *type = json_string_value(json_object_get(json, "rope_type"));
+    if (!type) type = json_string_value(json_object_get(json, "type"));
+    if (!type) return pl_fail(err, PL_ERR_FORMAT, "%s: rope_type is missing", name);
+    pl_status status = hf_positive(&base, json, "rope_theta", err);
+    if (status == PL_OK && base > 0) config->rope_base = base;
+    if (status != PL_OK || strcmp(type, "default") == 0) return status;
+    bool linear = strcmp(type, "linear") == 0;
+    if (!linear && strcmp(type, "llama3") != 0) {
+        return pl_fail(err, PL_ERR_UNSUPPORTED,
+                       "%s: rope_type '%s': only default, linear and llama3 are supported", name,
+                       type);
+    }
+    config->rope_scaling = linear ? PL_ROPE_LINEAR : PL_ROPE_LLAMA3;
+    status = hf_positive(&factor, json, "factor", err);
+    if (status == PL_OK && factor == 0) {
+        status = pl_fail(err, PL_ERR_FORMAT, "%s: factor is missing", name);
+    }
+    config->rope_factor = factor;
+    if (status != PL_OK || linear) return status;
+    status = hf_positive(&config->rope_low_freq_factor, json, "low_freq_factor", err);
+    if (status == PL_OK) {
+        status = hf_positive(&config->rope_high_freq_factor, json, "high_freq_factor", err);
+    }
+    if (status == PL_OK) {
+        status = hf_positive(&original, json, "original_max_position_embeddings", err);
+    }
+    if (status != PL_OK) return status;
+    if (original < 1 || original > 0x1p30f || config->rope_low_freq_factor == 0 ||
+        config->rope_high_freq_factor <= config->rope_low_freq_factor) {
+        return pl_fail(err, PL_ERR_FORMAT,
+                       "%s: llama3: expected original_max_position_embeddings, and low_freq_factor "
+                       "less than high_freq_factor",
+                       name);
+    }
+    config->rope_original_ctx = (int64_t)original;
+    return PL_OK;
+}
+
+static pl_status hf_rotations(pl_config *config, const pl_family *family, const json_t *json,
+                              pl_error *err) {
+    static const char name[] = "rope_parameters";
+    const json_t *parameters = json_object_get(json, name);
+    const json_t *all = json_object_get(parameters, "full_attention");
+    const json_t *local = json_object_get(parameters, "sliding_attention");
+    pl_status status = hf_partial(config, family, json, err);
+    if (status == PL_OK) {
+        status = hf_scaling(config, json_object_get(json, "rope_scaling"), "rope_scaling", err);
+    }
+    if (status == PL_OK && parameters) {
+        status = hf_scaling(config, all ? all : parameters, name, err);
+    }
+    if (status != PL_OK || !local) return status;
+    pl_config layers = {.rope_base = config->rope_base_local};
+    status = hf_scaling(&layers, local, "rope_parameters.sliding_attention", err);
+    if (status == PL_OK && layers.rope_scaling != PL_ROPE_UNSCALED) {
+        return pl_fail(err, PL_ERR_UNSUPPORTED,
+                       "rope_parameters.sliding_attention: only rope_type default is supported");
+    }
+    config->rope_base_local = layers.rope_base;
+    return status;
+}
+
+/* -- windows -- */
+
+/* "layer_types": every so many-th layer is full, or none, or all. */
+static pl_status hf_layer_types(pl_config *config, const json_t *types, pl_error *err) {
+    int64_t n = (int64_t)json_array_size(types), period = 0;
+    if (n != config->n_layers) {
+        return pl_fail(err, PL_ERR_FORMAT, "layer_types: %lld layers, expected %lld", (long long)n,
+                       (long long)config->n_layers);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        const char *type = json_string_value(json_array_get(types, (size_t)i));
+        bool full = type && strcmp(type, "full_attention") == 0;
+        if (!full && (!type || strcmp(type, "sliding_attention") != 0)) {
+            return pl_fail(err, PL_ERR_UNSUPPORTED,
+                           "layer_types: '%s': expected full_attention or sliding_attention",
+                           type ? type : "?");
+        }
+        if (full && period == 0) period = i + 1;
+        if (full != (period > 0 && (i + 1) % period == 0)) {
+            return pl_fail(err, PL_ERR_UNSUPPORTED,
+                           "layer_types: layer %lld breaks the pattern of one full layer in %lld",
+                           (long long)i, (long long)period);
+        }
+    }
+    config->window_period = period;
+    return PL_OK;
+}
+
+static pl_status hf_window(pl_config *config, const pl_family *family, const json_t *json,
+                           pl_error *err) {
+    const json_t *window = json_object_get(json, "sliding_window");
+    const json_t *types = json_object_get(json, "layer_types");
+    const json_t *period = json_object_get(json, "sliding_window_pattern");
+    const json_t *use = json_object_get(json, "use_sliding_window");
+    const json_t *first = json_object_get(json, "max_window_layers");
+    if (!family->windowed) return PL_OK;
+    if (json_is_null(window) || (use && !json_is_true(use))) config->window = 0;
+    if (json_is_integer(window) && (!use || json_is_true(use))) {
+        config->window = json_integer_value(window);
+        if (config->window < 1 || config->window > INT32_MAX) {
+            return pl_fail(err, PL_ERR_FORMAT, "sliding_window = %lld: expected 1 to %d",
+                           (long long)config->window, INT32_MAX);
+        }
+    } else if (window && !json_is_null(window) && !json_is_integer(window)) {
+        return pl_fail(err, PL_ERR_FORMAT, "sliding_window: expected a whole number");
+    }
+    if (config->window == 0) return PL_OK;
+    if (json_is_array(types)) return hf_layer_types(config, types, err);
+    if (json_is_integer(period)) {
+        config->window_period = json_integer_value(period);
+        if (config->window_period < 1 || config->window_period > 1 << 16) {
+            return pl_fail(err, PL_ERR_FORMAT, "sliding_window_pattern = %lld: expected 1 to %d",
+                           (long long)config->window_period, 1 << 16);
+        }
+    }
+    if (!json_is_integer(first) || json_integer_value(first) <= 0) return PL_OK;
+    if (json_integer_value(first) < config->n_layers) {
+        return pl_fail(err, PL_ERR_UNSUPPORTED,
+                       "max_window_layers = %lld: only 0 and the number of layers are supported",
+                       (long long)json_integer_value(first));
+    }
+    config->window = 0;
+    return PL_OK;
+}
+
+/* What is no number, and what depends on one. */
+static pl_status hf_rest(pl_config *config, const pl_family *family, const json_t *json,
+                         pl_error *err) {
+    float scalar;
+    const json_t *tied = json_object_get(json, "tie_word_embeddings");
+    if (json_is_boolean(tied)) config->tied = json_is_true(tied);
+    const json_t *parallel = json_object_get(json, "use_parallel_residual");
+    if (family->may_be_parallel && json_is_boolean(parallel)) {
+        config->parallel = json_is_true(parallel);
+    }
+    config->shared_norm = config->parallel && family->parallel_shares_norm;
+    pl_status status = hf_positive(&scalar, json, "query_pre_attn_scalar", err);
+    if (status == PL_OK && scalar > 0) config->attn_scale = (float)(1 / sqrt((double)scalar));
+    if (status == PL_OK) status = hf_rotations(config, family, json, err);
+    if (status == PL_OK) status = hf_window(config, family, json, err);
+    return status;
 }
 
 pl_status pl_describe_hf(pl_config *config, const pl_family **family, const json_t *json,
                          pl_error *err) {
     static const number vocabulary = {
-        offsetof(pl_config, d_vocab), true, true, NULL, {"vocab_size"}};
+        offsetof(pl_config, d_vocab), true, true, NULL, {"vocab_size"}, false};
     const char *type = json_string_value(json_object_get(json, "model_type"));
     if (!type) return pl_fail(err, PL_ERR_FORMAT, "model_type is missing");
     *family = pl_family_find_model_type(type);
@@ -199,7 +452,6 @@ pl_status pl_describe_hf(pl_config *config, const pl_family **family, const json
     if (status == PL_OK) status = hf_number(config, &vocabulary, json, err);
     if (status == PL_OK) status = hf_activation(config, json, err);
     if (status == PL_OK) status = refuse_hf_settings(json, err);
-    const json_t *tied = json_object_get(json, "tie_word_embeddings");
-    if (json_is_boolean(tied)) config->tied = json_is_true(tied);
+    if (status == PL_OK) status = hf_rest(config, *family, json, err);
     return status;
 }

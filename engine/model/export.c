@@ -31,23 +31,25 @@ static uint32_t file_type(const pl_export_plan *plan) {
     return numbers[most];
 }
 
-static pl_status put_number(pl_gguf_writer *w, const pl_config *c, const char *ending,
-                            int64_t value, pl_error *err) {
+static pl_status put_number(pl_gguf_writer *w, const char *arch, const char *ending, int64_t value,
+                            pl_error *err) {
     char key[96];
-    snprintf(key, sizeof key, "%s.%s", c->arch, ending);
+    snprintf(key, sizeof key, "%s.%s", arch, ending);
     return pl_gguf_put_u32(w, key, (uint32_t)value, err);
 }
 
-static pl_status put_real(pl_gguf_writer *w, const pl_config *c, const char *ending, float value,
+static pl_status put_real(pl_gguf_writer *w, const char *arch, const char *ending, float value,
                           pl_error *err) {
     char key[96];
-    snprintf(key, sizeof key, "%s.%s", c->arch, ending);
+    snprintf(key, sizeof key, "%s.%s", arch, ending);
     return pl_gguf_put_f32(w, key, value, err);
 }
 
-static pl_status put_description(pl_gguf_writer *w, const pl_config *c, pl_error *err) {
+static pl_status put_numbers(pl_gguf_writer *w, const char *arch, const pl_config *c,
+                             pl_error *err) {
     bool rotary = c->positions == PL_POSITIONS_ROTARY;
     bool odd_heads = c->d_head * c->n_heads != c->d_model;
+    bool experts = c->n_experts > 0;
     const struct {
         const char *ending;
         int64_t value;
@@ -61,16 +63,47 @@ static pl_status put_description(pl_gguf_writer *w, const pl_config *c, pl_error
                    {"attention.head_count_kv", c->n_kv_heads, true},
                    {"attention.key_length", c->d_head, odd_heads},
                    {"attention.value_length", c->d_head, odd_heads},
+                   {"attention.sliding_window", c->window, c->window > 0},
+                   {"expert_count", c->n_experts, experts},
+                   {"expert_used_count", c->n_experts_used, experts},
                    {"rope.dimension_count", c->rope_dims, rotary}};
     pl_status status = PL_OK;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers && status == PL_OK; i++) {
-        if (numbers[i].wanted) status = put_number(w, c, numbers[i].ending, numbers[i].value, err);
+        if (numbers[i].wanted) {
+            status = put_number(w, arch, numbers[i].ending, numbers[i].value, err);
+        }
     }
-    if (status == PL_OK && rotary) status = put_real(w, c, "rope.freq_base", c->rope_base, err);
-    if (status != PL_OK) return status;
-    const char *eps = c->norm == PL_NORM_RMS ? "attention.layer_norm_rms_epsilon"
-                                             : "attention.layer_norm_epsilon";
-    return put_real(w, c, eps, c->norm_eps, err);
+    return status;
+}
+
+static pl_status put_description(pl_gguf_writer *w, const pl_family *family, const pl_config *c,
+                                 pl_error *err) {
+    const char *arch = family->gguf;
+    char key[96];
+    bool linear = c->rope_scaling == PL_ROPE_LINEAR, capped = family->config.attn_softcap > 0;
+    const struct {
+        const char *ending;
+        float value;
+        bool wanted;
+    } reals[] = {{"rope.freq_base", c->rope_base, c->positions == PL_POSITIONS_ROTARY},
+                 {"rope.freq_base_swa", c->rope_base_local, c->rope_base_local > 0},
+                 {"rope.scaling.factor", c->rope_factor, linear},
+                 {"attn_logit_softcapping", c->attn_softcap, capped},
+                 {"final_logit_softcapping", c->logit_softcap, capped},
+                 {c->norm == PL_NORM_RMS ? "attention.layer_norm_rms_epsilon"
+                                         : "attention.layer_norm_epsilon",
+                  c->norm_eps, true}};
+    pl_status status = put_numbers(w, arch, c, err);
+    for (size_t i = 0; i < sizeof reals / sizeof *reals && status == PL_OK; i++) {
+        if (reals[i].wanted) status = put_real(w, arch, reals[i].ending, reals[i].value, err);
+    }
+    snprintf(key, sizeof key, "%s.rope.scaling.type", arch);
+    if (status == PL_OK && linear) status = pl_gguf_put_string(w, key, "linear", 6, err);
+    snprintf(key, sizeof key, "%s.use_parallel_residual", arch);
+    if (status == PL_OK && family->may_be_parallel) {
+        status = pl_gguf_put_bool(w, key, c->parallel, err);
+    }
+    return status;
 }
 
 static pl_status tell_text(void *context, const char *key, pl_bytes value, pl_error *err) {
@@ -139,7 +172,7 @@ static pl_status put_tensors(pl_gguf_writer *w, pl_export_plan *plan, pl_error *
 
 static pl_status save_gguf(pl_export_plan *plan, const char *path, pl_error *err) {
     const pl_model *model = plan->model;
-    const char *arch = model->config.arch;
+    const char *arch = plan->family->gguf;
     const char *name = plan->options.name ? plan->options.name : model->name;
     uint32_t type = file_type(plan);
     pl_gguf_writer *w = NULL;
@@ -154,7 +187,7 @@ static pl_status save_gguf(pl_export_plan *plan, const char *path, pl_error *err
     if (status == PL_OK && type > 1 && type < 32) {
         status = pl_gguf_put_u32(w, "general.quantization_version", 2, err);
     }
-    if (status == PL_OK) status = put_description(w, &model->config, err);
+    if (status == PL_OK) status = put_description(w, plan->family, &model->config, err);
     if (status == PL_OK) status = put_tokenizer(w, plan, err);
     if (status == PL_OK) status = put_tensors(w, plan, err);
     if (status == PL_OK) status = pl_gguf_writer_save(w, path, err);

@@ -36,86 +36,8 @@ static pl_status write_json(const char *folder, const char *name, json_t *json, 
 
 /* -- config.json ----------------------------------------------------------------------------- */
 
-static const char *activation_name(pl_activation activation) {
-    static const char *const names[PL_N_ACTIVATIONS] = {[PL_ACT_GELU_TANH] = "gelu_new",
-                                                        [PL_ACT_GELU_ERF] = "gelu",
-                                                        [PL_ACT_SILU] = "silu",
-                                                        [PL_ACT_RELU] = "relu",
-                                                        [PL_ACT_TANH] = "tanh"};
-    return names[activation];
-}
-
-/* The shortest decimal that reads as the same float: 1e-05, not 9.99999974738e-06. */
-static json_t *short_real(float value) {
-    char text[32];
-    for (int digits = 1; digits <= 9; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, (double)value);
-        if (strtof(text, NULL) == value) break;
-    }
-    return json_real(strtod(text, NULL));
-}
-
-static json_t *gpt2_config(const pl_config *c) {
-    return json_pack("{s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o}", "architectures",
-                     "GPT2LMHeadModel", "model_type", "gpt2", "vocab_size", (json_int_t)c->d_vocab,
-                     "n_positions", (json_int_t)c->n_ctx, "n_ctx", (json_int_t)c->n_ctx, "n_embd",
-                     (json_int_t)c->d_model, "n_layer", (json_int_t)c->n_layers, "n_head",
-                     (json_int_t)c->n_heads, "n_inner", (json_int_t)c->d_mlp, "activation_function",
-                     activation_name(c->activation), "layer_norm_epsilon", short_real(c->norm_eps));
-}
-
-static json_t *llama_config(const pl_config *c, bool mlp_bias, bool attention_bias) {
-    return json_pack(
-        "{s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:o, s:b, s:b, s:n}",
-        "architectures", "LlamaForCausalLM", "model_type", "llama", "vocab_size",
-        (json_int_t)c->d_vocab, "max_position_embeddings", (json_int_t)c->n_ctx, "hidden_size",
-        (json_int_t)c->d_model, "num_hidden_layers", (json_int_t)c->n_layers, "num_attention_heads",
-        (json_int_t)c->n_heads, "num_key_value_heads", (json_int_t)c->n_kv_heads,
-        "intermediate_size", (json_int_t)c->d_mlp, "hidden_act", activation_name(c->activation),
-        "rms_norm_eps", short_real(c->norm_eps), "rope_theta", short_real(c->rope_base), "mlp_bias",
-        mlp_bias, "attention_bias", attention_bias, "rope_scaling");
-}
-
-/* The name that torch has for the type of the embedding. */
-static const char *torch_dtype(const pl_export_plan *plan) {
-    switch (plan->items[0].announced.dtype) {
-    case PL_F16:
-        return "float16";
-    case PL_BF16:
-        return "bfloat16";
-    default:
-        return "float32";
-    }
-}
-
 pl_status pl_export_config_json(const pl_export_plan *plan, const char *folder, pl_error *err) {
-    const pl_config *c = &plan->model->config;
-    json_t *json = NULL;
-    if (strcmp(plan->family->model_type, "gpt2") == 0) json = gpt2_config(c);
-    if (strcmp(plan->family->model_type, "llama") == 0) {
-        json = llama_config(c, c->mlp_bias, c->qkv_bias);
-    }
-    if (!json) {
-        return pl_fail(err, PL_ERR_UNSUPPORTED, "no config.json is known for the family %s",
-                       plan->family->name);
-    }
-    int failed = json_object_set_new(json, "tie_word_embeddings", json_boolean(c->tied));
-    failed |= json_object_set_new(json, "torch_dtype", json_string(torch_dtype(plan)));
-    if (c->d_head * c->n_heads != c->d_model) {
-        failed |= json_object_set_new(json, "head_dim", json_integer(c->d_head));
-    }
-    if (plan->model->tokenizer) {
-        pl_special_ids ids = pl_tokenizer_special_ids(plan->model->tokenizer);
-        if (ids.bos >= 0)
-            failed |= json_object_set_new(json, "bos_token_id", json_integer(ids.bos));
-        if (ids.eos >= 0)
-            failed |= json_object_set_new(json, "eos_token_id", json_integer(ids.eos));
-    }
-    if (failed) {
-        json_decref(json);
-        return pl_fail(err, PL_ERR_MEMORY, "out of memory for config.json");
-    }
-    return write_json(folder, "config.json", json, err);
+    return write_json(folder, "config.json", pl_export_config(plan), err);
 }
 
 /* -- the tokenizer --------------------------------------------------------------------------- */

@@ -17,6 +17,45 @@ static pl_status cannot_say(const pl_export_plan *plan, const char *what, pl_err
                    plan->gguf ? "GGUF" : "Hugging Face", plan->family->name, what);
 }
 
+/* What the family's files leave open; all else must be as the family has it. */
+static pl_status check_options(const pl_export_plan *plan, pl_error *err) {
+    const pl_config *c = &plan->model->config, *f = &plan->family->config;
+    const pl_family *family = plan->family;
+    bool rotary = c->positions == PL_POSITIONS_ROTARY, gguf = plan->gguf;
+    bool sqrt_width = f->embed_scale == PL_EMBED_SCALE_SQRT_WIDTH;
+    float embed_scale = sqrt_width ? (float)sqrt((double)c->d_model) : 1;
+    float plain_scale = (float)(1.0 / sqrt((double)c->d_head));
+    float attn_scale = gguf ? pl_family_attn_scale(family, c) : plain_scale;
+    bool any_scale = !gguf && family->hf_gain_offset != 0; /* query_pre_attn_scalar */
+    bool capped = f->attn_softcap > 0;
+    const struct {
+        const char *what;
+        bool same;
+    } parts[] = {
+        {"activation (only config.json names one)",
+         c->activation == f->activation || (!gguf && c->activation != PL_ACT_SIGMOID)},
+        {"parallel blocks", c->parallel == f->parallel || family->may_be_parallel},
+        {"norm shared by parallel sublayers",
+         c->shared_norm == (c->parallel && family->parallel_shares_norm)},
+        {"rope_dims (only GGUF has them)",
+         gguf || !rotary || c->rope_dims == c->d_head || family->hf_partial},
+        {"attn_scale", c->attn_scale == attn_scale || any_scale},
+        {"soft-capped scores", c->attn_softcap == 0 || capped},
+        {"soft-capped logits", c->logit_softcap == 0 || capped},
+        {"scale of the embedding", c->embed_scale == embed_scale},
+        {"window", c->window == 0 || family->windowed},
+        {"pattern of windows", c->window == 0 || c->window_period == f->window_period},
+        {"rotation of layers with a window", (c->rope_base_local > 0) == (f->rope_base_local > 0)},
+        {"table of rotary factors (only GGUF has one)", gguf || c->rope_scaling != PL_ROPE_TABLE},
+        {"rotary scaling", rotary || c->rope_scaling == PL_ROPE_UNSCALED},
+        {"experts", (c->n_experts > 0) == family->experts},
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (!parts[i].same) return cannot_say(plan, parts[i].what, err);
+    }
+    return PL_OK;
+}
+
 static pl_status check_description(const pl_export_plan *plan, pl_error *err) {
     const pl_config *c = &plan->model->config, *f = &plan->family->config;
     const struct {
@@ -28,33 +67,22 @@ static pl_status check_description(const pl_export_plan *plan, pl_error *err) {
         {"norm after the embedding", c->norm_embed == f->norm_embed},
         {"norm before the unembedding", c->norm_final == f->norm_final},
         {"norm biases", c->norm_bias == f->norm_bias},
-        {"positions", c->positions == f->positions},
-        {"activation (only config.json names one)",
-         c->activation == f->activation || (!plan->gguf && c->activation != PL_ACT_SIGMOID)},
-        {"gated mlp", c->gated == f->gated},
-        {"parallel blocks", c->parallel == f->parallel},
-        {"causal mask", c->causal == f->causal},
-        {"rope_dims (only GGUF has them)",
-         plan->gguf || c->positions != PL_POSITIONS_ROTARY || c->rope_dims == c->d_head},
-        {"soft caps", c->attn_softcap == f->attn_softcap && c->logit_softcap == f->logit_softcap},
-        {"scaled embedding", c->embed_scale == 1},
         {"norm of queries and keys", c->qk_norm == f->qk_norm},
-        {"norm shared by parallel sublayers", c->shared_norm == f->shared_norm},
-        {"window", c->window == f->window},
-        {"rotary scaling", c->rope_scaling == f->rope_scaling && c->rope_base_local == 0},
-        {"experts", c->n_experts == f->n_experts},
-        {"attn_scale", c->attn_scale == (float)(1.0 / sqrt((double)c->d_head))},
+        {"norm of queries and keys in this order of rotated pairs", !c->qk_norm || !plan->reorder},
+        {"positions", c->positions == f->positions},
+        {"gated mlp", c->gated == f->gated},
+        {"causal mask", c->causal == f->causal},
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         if (!parts[i].same) return cannot_say(plan, parts[i].what, err);
     }
-    return PL_OK;
+    return check_options(plan, err);
 }
 
 /* -- items ---------------------------------------------------------------------------------- */
 
 static pl_export_item *new_item(pl_export_plan *plan, const pl_tensor_rule *rule, int64_t layer,
-                                const char *ending) {
+                                int64_t expert, const char *ending, int64_t n_parts) {
     if (plan->n == plan->capacity) {
         size_t capacity = plan->capacity ? 2 * plan->capacity : 64;
         pl_export_item *items = realloc(plan->items, capacity * sizeof *items);
@@ -62,18 +90,18 @@ static pl_export_item *new_item(pl_export_plan *plan, const pl_tensor_rule *rule
         plan->items = items;
         plan->capacity = capacity;
     }
+    pl_export_part *parts = calloc((size_t)n_parts, sizeof *parts);
+    if (!parts) return NULL;
     pl_export_item *item = &plan->items[plan->n++];
-    *item = (pl_export_item){.plan = plan, .place = rule->place, .layer = layer};
-    const char *pattern = plan->gguf ? rule->gguf : rule->hf;
-    const char *number = strstr(pattern, "%d");
+    *item = (pl_export_item){.plan = plan, .place = rule->place, .layer = layer, .parts = parts};
+    bool stacked = plan->gguf && rule->merged;
+    const char *pattern = stacked ? rule->merged : plan->gguf ? rule->gguf : rule->hf;
     bool prefixed = !plan->gguf && rule->place != PL_PLACE_UNEMBED;
-    const char *prefix = prefixed ? plan->family->hf_prefix : "";
-    if (number) {
-        snprintf(item->name, sizeof item->name, "%s%.*s%lld%s.%s", prefix, (int)(number - pattern),
-                 pattern, (long long)layer, number + 2, ending);
-    } else {
-        snprintf(item->name, sizeof item->name, "%s%s.%s", prefix, pattern, ending);
-    }
+    int used =
+        snprintf(item->name, sizeof item->name, "%s", prefixed ? plan->family->hf_prefix : "");
+    pl_tensor_rule_name(item->name + used, sizeof item->name - (size_t)used, pattern, layer, expert,
+                        ending);
+    item->stacked = stacked;
     return item;
 }
 
@@ -88,7 +116,7 @@ static pl_status announce(pl_export_item *item, bool vector, pl_error *err) {
         const pl_tensor *embed = &plan->model->weights.embed;
         if (!plan->gguf) dtype = plan->options.cast ? plan->options.dtype : embed->dtype;
     }
-    for (int i = 0; i < item->n_parts; i++) {
+    for (int64_t i = 0; i < item->n_parts; i++) {
         const pl_tensor *t = item->parts[i].t;
         n_rows += item->parts[i].n_rows;
         if (!vector && !plan->options.cast && t->dtype != dtype) {
@@ -107,6 +135,12 @@ static pl_status announce(pl_export_item *item, bool vector, pl_error *err) {
     item->announced.shape[1] = item->conv1d ? n_rows : width;
     item->announced.stride[0] = vector ? 1 : item->announced.shape[1];
     item->announced.stride[1] = 1;
+    if (!item->stacked) return PL_OK;
+    int64_t each = n_rows / item->n_parts;
+    item->announced = (pl_tensor){.dtype = dtype,
+                                  .n_dims = 3,
+                                  .shape = {item->n_parts, each, width},
+                                  .stride = {each * width, width, 1}};
     return PL_OK;
 }
 
@@ -124,9 +158,10 @@ static pl_status no_memory(pl_error *err) {
 static pl_status add_linears(pl_export_plan *plan, const pl_tensor_rule *rule, int64_t layer,
                              const pl_linear *const *linears, const int64_t *n_heads, int n,
                              pl_error *err) {
-    pl_export_item *item = new_item(plan, rule, layer, "weight");
+    pl_export_item *item = new_item(plan, rule, layer, -1, "weight", n);
     if (!item) return no_memory(err);
     item->conv1d = rule->conv1d && !plan->gguf;
+    item->by_head = rule->by_head && !plan->gguf;
     int n_biases = 0;
     for (int i = 0; i < n; i++) {
         add_part(item, &linears[i]->w, linears[i]->transposed, n_heads[i]);
@@ -139,7 +174,8 @@ static pl_status add_linears(pl_export_plan *plan, const pl_tensor_rule *rule, i
         return cannot_say(plan, n_biases ? "biases" : "maps without a bias", err);
     }
     if (!n_biases) return PL_OK;
-    if (!(item = new_item(plan, rule, layer, "bias"))) return no_memory(err);
+    if (!(item = new_item(plan, rule, layer, -1, "bias", n))) return no_memory(err);
+    item->by_head = rule->by_head && !plan->gguf;
     for (int i = 0; i < n; i++) add_part(item, &linears[i]->b, false, n_heads[i]);
     return announce(item, true, err);
 }
@@ -151,22 +187,55 @@ static pl_status add_linear(pl_export_plan *plan, const pl_tensor_rule *rule, in
 
 static pl_status add_norm(pl_export_plan *plan, const pl_tensor_rule *rule, int64_t layer,
                           const pl_norm_weights *norm, pl_error *err) {
-    pl_export_item *item = new_item(plan, rule, layer, "weight");
+    pl_export_item *item = new_item(plan, rule, layer, -1, "weight", 1);
     if (!item) return no_memory(err);
+    if (!plan->gguf) item->offset = plan->family->hf_gain_offset;
     add_part(item, &norm->gain, false, 0);
     pl_status status = announce(item, true, err);
     if (status != PL_OK || !norm->bias.data) return status;
-    if (!(item = new_item(plan, rule, layer, "bias"))) return no_memory(err);
+    if (!(item = new_item(plan, rule, layer, -1, "bias", 1))) return no_memory(err);
     add_part(item, &norm->bias, false, 0);
     return announce(item, true, err);
 }
 
 static pl_status add_table(pl_export_plan *plan, const pl_tensor_rule *rule, const pl_tensor *t,
                            pl_error *err) {
-    pl_export_item *item = new_item(plan, rule, -1, "weight");
+    pl_export_item *item = new_item(plan, rule, -1, -1, "weight", 1);
     if (!item) return no_memory(err);
     add_part(item, t, false, 0);
     return announce(item, false, err);
+}
+
+static pl_status add_vector(pl_export_plan *plan, const pl_tensor_rule *rule, const pl_tensor *t,
+                            pl_error *err) {
+    if (!t->data) return PL_OK;
+    pl_export_item *item = new_item(plan, rule, -1, -1, "weight", 1);
+    if (!item) return no_memory(err);
+    add_part(item, t, false, 0);
+    return announce(item, true, err);
+}
+
+/* One tensor of all experts in GGUF, else one for each. */
+static pl_status add_experts(pl_export_plan *plan, const pl_tensor_rule *rule, int64_t layer,
+                             pl_error *err) {
+    int64_t n = plan->model->config.n_experts;
+    const pl_expert_weights *experts = plan->model->weights.blocks[layer].experts;
+    pl_export_item *item = NULL;
+    for (int64_t e = 0; e < n; e++) {
+        const pl_linear *map = rule->place == PL_PLACE_EXPERT_GATE ? &experts[e].gate
+                               : rule->place == PL_PLACE_EXPERT_IN ? &experts[e].in
+                                                                   : &experts[e].out;
+        if (map->b.data) return cannot_say(plan, "biases", err);
+        if (!item || !item->stacked) {
+            item = new_item(plan, rule, layer, e, "weight", plan->gguf ? n : 1);
+            if (!item) return no_memory(err);
+        }
+        add_part(item, &map->w, map->transposed, 0);
+        if (item->stacked && e + 1 < n) continue;
+        pl_status status = announce(item, false, err);
+        if (status != PL_OK) return status;
+    }
+    return PL_OK;
 }
 
 static pl_status add_outside(pl_export_plan *plan, const pl_tensor_rule *rule, pl_error *err) {
@@ -180,6 +249,8 @@ static pl_status add_outside(pl_export_plan *plan, const pl_tensor_rule *rule, p
         return add_norm(plan, rule, -1, &w->norm_embed, err);
     case PL_PLACE_NORM_FINAL:
         return add_norm(plan, rule, -1, &w->norm_final, err);
+    case PL_PLACE_ROPE_FACTORS:
+        return add_vector(plan, rule, &plan->rope_factors, err);
     default:
         if (plan->model->config.tied) return PL_OK;
         return add_linear(plan, rule, -1, &w->unembed, 0, err);
@@ -194,6 +265,7 @@ static pl_status add_in_block(pl_export_plan *plan, const pl_tensor_rule *rule, 
     case PL_PLACE_NORM_ATTENTION:
         return add_norm(plan, rule, layer, &b->norm[PL_ATTENTION][rule->slot], err);
     case PL_PLACE_NORM_MLP:
+        if (c->shared_norm && rule->slot == PL_NORM_BEFORE) return PL_OK;
         return add_norm(plan, rule, layer, &b->norm[PL_MLP][rule->slot], err);
     case PL_PLACE_QKV:
         return add_linears(plan, rule, layer, (const pl_linear *[]){&b->q, &b->k, &b->v},
@@ -210,6 +282,19 @@ static pl_status add_in_block(pl_export_plan *plan, const pl_tensor_rule *rule, 
         return add_linear(plan, rule, layer, &b->gate, 0, err);
     case PL_PLACE_IN:
         return add_linear(plan, rule, layer, &b->in, 0, err);
+    case PL_PLACE_GATE_IN:
+        return add_linears(plan, rule, layer, (const pl_linear *[]){&b->gate, &b->in},
+                           (const int64_t[]){0, 0}, 2, err);
+    case PL_PLACE_Q_NORM:
+        return add_norm(plan, rule, layer, &b->q_norm, err);
+    case PL_PLACE_K_NORM:
+        return add_norm(plan, rule, layer, &b->k_norm, err);
+    case PL_PLACE_ROUTER:
+        return add_linear(plan, rule, layer, &b->router, 0, err);
+    case PL_PLACE_EXPERT_GATE:
+    case PL_PLACE_EXPERT_IN:
+    case PL_PLACE_EXPERT_OUT:
+        return add_experts(plan, rule, layer, err);
     default:
         return add_linear(plan, rule, layer, &b->out, 0, err);
     }
@@ -219,11 +304,28 @@ static pl_status add_all(pl_export_plan *plan, pl_error *err) {
     pl_status status = PL_OK;
     for (size_t i = 0; i < plan->family->n_rules && status == PL_OK; i++) {
         const pl_tensor_rule *rule = &plan->family->rules[i];
-        bool in_block = strstr(rule->gguf, "%d");
+        const char *pattern = plan->gguf ? rule->gguf : rule->hf;
+        if (!pattern) continue;
+        bool in_block = strstr(pattern, "%d");
         if (!in_block) status = add_outside(plan, rule, err);
         for (int64_t l = 0; in_block && l < plan->model->config.n_layers; l++) {
             if (status == PL_OK) status = add_in_block(plan, rule, l, err);
         }
+    }
+    return status;
+}
+
+/* GGUF has Llama 3's scaling as the factor by which each frequency is divided. */
+static pl_status make_factors(pl_export_plan *plan, pl_error *err) {
+    const pl_config *c = &plan->model->config;
+    if (c->rope_scaling == PL_ROPE_TABLE) plan->rope_factors = plan->model->weights.rope_factors;
+    if (c->rope_scaling != PL_ROPE_LLAMA3) return PL_OK;
+    pl_tensor *t = &plan->rope_factors;
+    pl_status status = pl_tensor_new(t, PL_F32, 1, (int64_t[]){c->rope_dims / 2}, err);
+    plan->owns_factors = status == PL_OK;
+    for (int64_t i = 0; status == PL_OK && i < c->rope_dims / 2; i++) {
+        double plain = pow((double)c->rope_base, -2.0 * (double)i / (double)c->rope_dims);
+        ((float *)t->data)[i] = (float)(plain / plan->model->rope_frequencies[i]);
     }
     return status;
 }
@@ -249,13 +351,16 @@ pl_status pl_export_plan_init(pl_export_plan *plan, const pl_model *model,
     plan->reorder = c->positions == PL_POSITIONS_ROTARY && half != c->rope_half;
     pl_status status = pl_kernels_choose(&plan->kernels, err);
     if (status == PL_OK) status = check_description(plan, err);
+    if (status == PL_OK && gguf) status = make_factors(plan, err);
     if (status == PL_OK) status = add_all(plan, err);
     if (status != PL_OK) pl_export_plan_clear(plan);
     return status;
 }
 
 void pl_export_plan_clear(pl_export_plan *plan) {
+    for (size_t i = 0; i < plan->n; i++) free(plan->items[i].parts);
     free(plan->items);
+    if (plan->owns_factors) pl_tensor_release(&plan->rope_factors);
     plan->items = NULL;
     plan->n = plan->capacity = 0;
 }
@@ -264,8 +369,8 @@ void pl_export_plan_clear(pl_export_plan *plan) {
 
 bool pl_export_as_is(const pl_export_item *item) {
     const pl_export_part *part = &item->parts[0];
-    return item->n_parts == 1 && part->n_heads == 0 && part->transposed == item->conv1d &&
-           part->t->dtype == item->announced.dtype;
+    return item->n_parts == 1 && !item->stacked && item->offset == 0 && part->n_heads == 0 &&
+           part->transposed == item->conv1d && part->t->dtype == item->announced.dtype;
 }
 
 /* Which of the model's rows becomes this row of the file. */
@@ -323,6 +428,7 @@ static void make_row(const making *m, const pl_export_part *part, int64_t from, 
     const pl_tensor *t = m->t;
     if (t->n_dims == 1) {
         float value = ((const float *)part->t->data)[from * part->t->stride[0]];
+        value -= m->item->offset;
         narrow_row(m, &value, to);
     } else if (!part->transposed && !m->item->conv1d && part->t->dtype == t->dtype) {
         size_t row_bytes = pl_tensor_row_bytes(t);
@@ -339,6 +445,13 @@ static void make_task(void *context, size_t row, int thread) {
     const making *m = context;
     int64_t first = 0, to = (int64_t)row;
     const pl_export_part *part = m->item->parts;
+    if (m->item->by_head) {
+        int64_t d_head = m->item->plan->model->config.d_head, n = m->item->n_parts;
+        part += to / d_head % n;
+        int64_t from = to / (n * d_head) * d_head + to % d_head;
+        make_row(m, part, source_row(m->item, part, from), to, m->wide + thread * m->width);
+        return;
+    }
     while (to - first >= part->n_rows) first += part++->n_rows;
     make_row(m, part, source_row(m->item, part, to - first), to, m->wide + thread * m->width);
 }
@@ -349,7 +462,9 @@ pl_status pl_export_make(void *context, pl_tensor *t, pl_error *err) {
     const pl_save_options *options = &item->plan->options;
     pl_status status = pl_tensor_new(t, shape->dtype, shape->n_dims, shape->shape, err);
     if (status != PL_OK) return status;
-    making m = {item, t, shape->n_dims == 1 ? 1 : shape->shape[item->conv1d ? 0 : 1], NULL, NULL};
+    int64_t width = item->conv1d ? shape->shape[0] : shape->shape[shape->n_dims - 1];
+    int64_t n_rows = shape->n_dims == 1 ? shape->shape[0] : pl_tensor_count(shape) / width;
+    making m = {item, t, shape->n_dims == 1 ? 1 : width, NULL, NULL};
     int n_threads = pl_threads_default();
     m.wide = malloc((size_t)m.width * (size_t)n_threads * sizeof *m.wide);
     if (!m.wide) {
@@ -359,7 +474,7 @@ pl_status pl_export_make(void *context, pl_tensor *t, pl_error *err) {
     if (options->importance && pl_dtype_get(t->dtype)->quantised) {
         m.importance = options->importance(options->importance_context, item->name, m.width);
     }
-    pl_parallel(n_threads, (size_t)shape->shape[item->conv1d ? 1 : 0], make_task, &m);
+    pl_parallel(n_threads, (size_t)n_rows, make_task, &m);
     free(m.wide);
     return PL_OK;
 }

@@ -6,8 +6,6 @@
 #include "model.h"
 #include "families.h"
 
-enum { PL_EXPORT_PARTS = 3 };
-
 /* Rows of one weight: [n_rows, width], a vector as rows of width 1. */
 typedef struct pl_export_part {
     const pl_tensor *t;
@@ -20,11 +18,14 @@ typedef struct pl_export_item {
     const struct pl_export_plan *plan;
     char name[160];
     pl_place place;
-    int64_t layer;       /* -1 outside of the blocks */
-    pl_tensor announced; /* dtype and shape of what is written; data NULL */
-    pl_export_part parts[PL_EXPORT_PARTS];
-    int n_parts;
-    bool conv1d; /* written as [width, n_rows] */
+    int64_t layer;         /* -1 outside of the blocks */
+    pl_tensor announced;   /* dtype and shape of what is written; data NULL */
+    pl_export_part *parts; /* [n_parts] */
+    int64_t n_parts;
+    bool conv1d;  /* written as [width, n_rows] */
+    bool by_head; /* the parts' heads take turns */
+    bool stacked; /* written as [n_parts, n_rows, width] */
+    float offset; /* taken from every element */
 } pl_export_item;
 
 typedef struct pl_export_plan {
@@ -32,6 +33,8 @@ typedef struct pl_export_plan {
     const pl_family *family;
     const pl_kernels *kernels;
     bool gguf;
+    pl_tensor rope_factors; /* of a scaling that GGUF has as a table, or the model's own */
+    bool owns_factors;
     bool reorder; /* queries and keys change between the two orders of rotated pairs */
     pl_save_options options;
     pl_export_item *items; /* [n] */
@@ -51,6 +54,9 @@ bool pl_export_as_is(const pl_export_item *item);
 
 /* Makes the item's tensor, owned. context: the item. */
 pl_status pl_export_make(void *context, pl_tensor *t, pl_error *err);
+
+/* config.json; NULL: no memory. */
+json_t *pl_export_config(const pl_export_plan *plan);
 
 /* The folder's files but for the weights: config.json and the tokenizer's (NULL: it has none).
  * PL_ERR_ARGUMENT when the folder holds files of another model that would be taken for its own. */

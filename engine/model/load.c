@@ -31,19 +31,6 @@ typedef struct loader {
     pl_error *err;
 } loader;
 
-/* The name that a rule gives a tensor in this kind of file. */
-static void rule_name(const loader *l, const pl_tensor_rule *rule, int64_t layer,
-                      const char *ending, char *out, size_t size) {
-    const char *pattern = l->gguf ? rule->gguf : rule->hf;
-    const char *number = strstr(pattern, "%d");
-    if (number) {
-        snprintf(out, size, "%.*s%lld%s.%s", (int)(number - pattern), pattern, (long long)layer,
-                 number + 2, ending);
-    } else {
-        snprintf(out, size, "%s.%s", pattern, ending);
-    }
-}
-
 static bool find_tensor(const loader *l, const char *name, size_t *index) {
     if (pl_weights_file_find(l->file, name, index)) return true;
     char longer[160];
@@ -51,12 +38,16 @@ static bool find_tensor(const loader *l, const char *name, size_t *index) {
     return !l->gguf && *l->family->hf_prefix && pl_weights_file_find(l->file, longer, index);
 }
 
+static const char *pattern_of(const loader *l, const pl_tensor_rule *rule) {
+    return l->gguf ? rule->gguf : rule->hf;
+}
+
 /* The file's tensor of a rule; an absent one leaves t empty. */
-static pl_status take(loader *l, const pl_tensor_rule *rule, int64_t layer, const char *ending,
-                      bool required, pl_tensor *t) {
+static pl_status take_one(loader *l, const pl_tensor_rule *rule, int64_t layer, int64_t expert,
+                          const char *ending, bool required, pl_tensor *t) {
     char name[160];
     size_t index;
-    rule_name(l, rule, layer, ending, name, sizeof name);
+    pl_tensor_rule_name(name, sizeof name, pattern_of(l, rule), layer, expert, ending);
     *t = (pl_tensor){0};
     if (!find_tensor(l, name, &index)) {
         if (!required) return PL_OK;
@@ -64,6 +55,11 @@ static pl_status take(loader *l, const pl_tensor_rule *rule, int64_t layer, cons
     }
     l->used[index] = true;
     return pl_weights_file_tensor(l->file, index, t, l->err);
+}
+
+static pl_status take(loader *l, const pl_tensor_rule *rule, int64_t layer, const char *ending,
+                      bool required, pl_tensor *t) {
+    return take_one(l, rule, layer, -1, ending, required, t);
 }
 
 /* Kernels read vectors as float32; other types are widened once, here. */
@@ -92,9 +88,23 @@ static pl_status take_linear(loader *l, const pl_tensor_rule *rule, int64_t laye
     return take_vector(l, rule, layer, "bias", rule->bias == PL_BIAS_ALWAYS, &linear->b);
 }
 
+/* Gains that the file gives as their distance from 1, made whole. */
+static pl_status offset_gain(loader *l, pl_tensor *gain) {
+    if (gain->n_dims != 1 || gain->dtype != PL_F32) return PL_OK; /* refused below */
+    float *whole = pl_arena_alloc(&l->model->memory, (size_t)gain->shape[0] * sizeof *whole);
+    if (!whole) return pl_fail(l->err, PL_ERR_MEMORY, "out of memory for vectors");
+    for (int64_t i = 0; i < gain->shape[0]; i++) {
+        whole[i] = ((const float *)gain->data)[i] + l->family->hf_gain_offset;
+    }
+    return pl_tensor_wrap(gain, PL_F32, 1, gain->shape, whole, l->err);
+}
+
 static pl_status take_norm(loader *l, const pl_tensor_rule *rule, int64_t layer,
                            pl_norm_weights *norm) {
     pl_status status = take_vector(l, rule, layer, "weight", true, &norm->gain);
+    if (status == PL_OK && !l->gguf && l->family->hf_gain_offset != 0) {
+        status = offset_gain(l, &norm->gain);
+    }
     if (status != PL_OK || rule->bias == PL_BIAS_NEVER) return status;
     return take_vector(l, rule, layer, "bias", rule->bias == PL_BIAS_ALWAYS, &norm->bias);
 }
@@ -107,28 +117,104 @@ static pl_status cut(loader *l, pl_linear *out, const pl_linear *fused, int64_t 
     return pl_tensor_narrow(&out->b, 0, start, n, l->err);
 }
 
+/* A fused map of `n` outputs, and its bias if there is one. */
+static pl_status take_fused(loader *l, const pl_tensor_rule *rule, int64_t layer, pl_linear *fused,
+                            int64_t n, const char *what) {
+    char shape[PL_SHAPE_TEXT], name[160];
+    pl_status status = take_linear(l, rule, layer, fused);
+    if (status != PL_OK) return status;
+    pl_tensor_rule_name(name, sizeof name, pattern_of(l, rule), layer, -1, "weight");
+    if (fused->w.n_dims != 2 || pl_linear_n_out(fused) != n) {
+        return pl_fail(l->err, PL_ERR_SHAPE,
+                       "tensor '%s' has shape %s: expected %lld outputs for %s", name,
+                       pl_tensor_shape_text(&fused->w, shape), (long long)n, what);
+    }
+    if (fused->b.data && (fused->b.n_dims != 1 || fused->b.shape[0] != n)) {
+        return pl_fail(l->err, PL_ERR_SHAPE, "the bias of '%s' has shape %s", name,
+                       pl_tensor_shape_text(&fused->b, shape));
+    }
+    return PL_OK;
+}
+
+/* Rows that the file stores as [n_heads, 3, d_head], copied as [3, n_heads, d_head]. */
+static pl_status regroup(loader *l, pl_tensor *t) {
+    const pl_config *c = &l->model->config;
+    if (!t->data) return PL_OK;
+    int64_t n_rows = t->shape[0];
+    size_t row_bytes = t->n_dims == 2 ? pl_tensor_row_bytes(t) : sizeof(float), total;
+    if (!pl_size_mul(&total, row_bytes, (size_t)n_rows)) return PL_ERR_MEMORY;
+    char *out = pl_arena_alloc(&l->model->memory, total);
+    if (!out) return pl_fail(l->err, PL_ERR_MEMORY, "out of memory for queries, keys and values");
+    for (int64_t row = 0; row < n_rows; row++) {
+        int64_t head = row / (3 * c->d_head), part = row / c->d_head % 3, at = row % c->d_head;
+        int64_t to = (part * c->n_heads + head) * c->d_head + at;
+        memcpy(out + (size_t)to * row_bytes, (const char *)t->data + (size_t)row * row_bytes,
+               row_bytes);
+    }
+    return pl_tensor_wrap(t, t->dtype, t->n_dims, t->shape, out, l->err);
+}
+
 static pl_status take_qkv(loader *l, const pl_tensor_rule *rule, int64_t layer,
                           pl_block_weights *block) {
     const pl_config *c = &l->model->config;
     int64_t d_q = c->n_heads * c->d_head, d_kv = c->n_kv_heads * c->d_head;
-    pl_linear fused;
-    pl_status status = take_linear(l, rule, layer, &fused);
-    if (status != PL_OK) return status;
-    char shape[PL_SHAPE_TEXT];
-    if (fused.w.n_dims != 2 || pl_linear_n_out(&fused) != d_q + 2 * d_kv) {
-        return pl_fail(
-            l->err, PL_ERR_SHAPE,
-            "blk.%lld.attn_qkv has shape %s: expected %lld outputs for queries, keys and "
-            "values",
-            (long long)layer, pl_tensor_shape_text(&fused.w, shape), (long long)(d_q + 2 * d_kv));
+    pl_linear fused = {0};
+    pl_status status =
+        take_fused(l, rule, layer, &fused, d_q + 2 * d_kv, "queries, keys and values");
+    if (status == PL_OK && rule->by_head && !l->gguf) {
+        if (c->n_kv_heads != c->n_heads) {
+            return pl_fail(l->err, PL_ERR_UNSUPPORTED,
+                           "n_kv_heads = %lld: expected n_heads = %lld in files of the family %s",
+                           (long long)c->n_kv_heads, (long long)c->n_heads, l->family->name);
+        }
+        status = regroup(l, &fused.w);
+        if (status == PL_OK) status = regroup(l, &fused.b);
     }
-    if (fused.b.data && (fused.b.n_dims != 1 || fused.b.shape[0] != d_q + 2 * d_kv)) {
-        return pl_fail(l->err, PL_ERR_SHAPE, "the bias of blk.%lld.attn_qkv has shape %s",
-                       (long long)layer, pl_tensor_shape_text(&fused.b, shape));
-    }
-    status = cut(l, &block->q, &fused, 0, d_q);
+    if (status == PL_OK) status = cut(l, &block->q, &fused, 0, d_q);
     if (status == PL_OK) status = cut(l, &block->k, &fused, d_q, d_kv);
     if (status == PL_OK) status = cut(l, &block->v, &fused, d_q + d_kv, d_kv);
+    return status;
+}
+
+static pl_status take_gate_in(loader *l, const pl_tensor_rule *rule, int64_t layer,
+                              pl_block_weights *block) {
+    int64_t d_mlp = l->model->config.d_mlp;
+    pl_linear fused = {0};
+    pl_status status = take_fused(l, rule, layer, &fused, 2 * d_mlp, "gate and in");
+    if (status == PL_OK) status = cut(l, &block->gate, &fused, 0, d_mlp);
+    if (status == PL_OK) status = cut(l, &block->in, &fused, d_mlp, d_mlp);
+    return status;
+}
+
+static pl_linear *expert_map(pl_expert_weights *expert, pl_place place) {
+    return place == PL_PLACE_EXPERT_GATE ? &expert->gate
+           : place == PL_PLACE_EXPERT_IN ? &expert->in
+                                         : &expert->out;
+}
+
+/* Every expert's own tensor, or in GGUF one of all of them. */
+static pl_status take_experts(loader *l, const pl_tensor_rule *rule, int64_t layer) {
+    int64_t n = l->model->config.n_experts;
+    pl_expert_weights *experts = l->model->weights.blocks[layer].experts;
+    pl_tensor_rule merged = {.place = rule->place, .gguf = rule->merged, .hf = rule->hf};
+    pl_tensor all = {0};
+    pl_status status = PL_OK;
+    char shape[PL_SHAPE_TEXT];
+    if (l->gguf) status = take(l, &merged, layer, "weight", false, &all);
+    if (status == PL_OK && all.data && (all.n_dims != 3 || all.shape[0] != n)) {
+        return pl_fail(l->err, PL_ERR_SHAPE,
+                       "the experts of blk.%lld have shape %s: expected %lld of them",
+                       (long long)layer, pl_tensor_shape_text(&all, shape), (long long)n);
+    }
+    for (int64_t e = 0; e < n && status == PL_OK; e++) {
+        pl_linear *map = expert_map(&experts[e], rule->place);
+        if (all.data) {
+            map->w = all;
+            status = pl_tensor_select(&map->w, 0, e, l->err);
+        } else {
+            status = take_one(l, rule, layer, e, "weight", true, &map->w);
+        }
+    }
     return status;
 }
 
@@ -143,6 +229,8 @@ static pl_status take_outside(loader *l, const pl_tensor_rule *rule) {
         return take_norm(l, rule, -1, &w->norm_embed);
     case PL_PLACE_NORM_FINAL:
         return take_norm(l, rule, -1, &w->norm_final);
+    case PL_PLACE_ROPE_FACTORS:
+        return take_vector(l, rule, -1, "weight", false, &w->rope_factors);
     default:
         return take_linear(l, rule, -1, &w->unembed);
     }
@@ -154,7 +242,20 @@ static pl_status take_in_block(loader *l, const pl_tensor_rule *rule, int64_t la
     case PL_PLACE_NORM_ATTENTION:
         return take_norm(l, rule, layer, &b->norm[PL_ATTENTION][rule->slot]);
     case PL_PLACE_NORM_MLP:
+        if (l->model->config.shared_norm && rule->slot == PL_NORM_BEFORE) return PL_OK;
         return take_norm(l, rule, layer, &b->norm[PL_MLP][rule->slot]);
+    case PL_PLACE_Q_NORM:
+        return take_norm(l, rule, layer, &b->q_norm);
+    case PL_PLACE_K_NORM:
+        return take_norm(l, rule, layer, &b->k_norm);
+    case PL_PLACE_GATE_IN:
+        return take_gate_in(l, rule, layer, b);
+    case PL_PLACE_ROUTER:
+        return take_linear(l, rule, layer, &b->router);
+    case PL_PLACE_EXPERT_GATE:
+    case PL_PLACE_EXPERT_IN:
+    case PL_PLACE_EXPERT_OUT:
+        return take_experts(l, rule, layer);
     case PL_PLACE_QKV:
         return take_qkv(l, rule, layer, b);
     case PL_PLACE_Q:
@@ -177,7 +278,8 @@ static pl_status take_in_block(loader *l, const pl_tensor_rule *rule, int64_t la
 static pl_status take_all(loader *l) {
     for (size_t i = 0; i < l->family->n_rules; i++) {
         const pl_tensor_rule *rule = &l->family->rules[i];
-        bool in_block = strstr(rule->gguf, "%d");
+        if (!pattern_of(l, rule)) continue;
+        bool in_block = strstr(pattern_of(l, rule), "%d");
         pl_status status = in_block ? PL_OK : take_outside(l, rule);
         for (int64_t layer = 0; in_block && layer < l->model->config.n_layers; layer++) {
             if (status == PL_OK) status = take_in_block(l, rule, layer);
@@ -217,7 +319,7 @@ static void settle_options(loader *l) {
     c->norm_bias = w->norm_final.bias.data;
     c->qkv_bias = b->q.b.data || b->k.b.data || b->v.b.data;
     c->attn_out_bias = b->o.b.data;
-    c->mlp_bias = b->in.b.data || b->out.b.data;
+    c->mlp_bias = c->n_experts == 0 && (b->in.b.data || b->out.b.data);
 }
 
 static pl_status check_stop(void *context, const pl_stop *stop, pl_error *err) {
