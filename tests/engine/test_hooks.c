@@ -23,12 +23,14 @@ static pl_config shape_of(const char *arch, int64_t n_heads, int64_t d_head) {
     c.d_model = n_heads * d_head;
     c.d_vocab = VOCAB;
     c.n_ctx = 32;
-    if (strcmp(arch, "llama") == 0) c.n_kv_heads = n_heads / 2;
+    if (strcmp(arch, "gpt2") != 0) c.n_kv_heads = n_heads / 2;
+    if (c.n_experts) c.n_experts = 3;
+    if (c.window) c.window = 3, c.window_period = 2;
     return c;
 }
 
 /* A GPT-2 and a Llama whose query heads share keys and values; plain, and in blocks that lie
- * within a head or across heads. */
+ * within a head or across heads. And those whose diagram has more points. */
 static const struct {
     const char *arch;
     int64_t n_heads, d_head;
@@ -38,6 +40,7 @@ static const struct {
 } cases[] = {
     {"gpt2", 3, 8, PL_F32, true, PL_F32},    {"llama", 6, 8, PL_F32, true, PL_F32},
     {"llama", 4, 32, PL_Q8_0, true, PL_F32}, {"gpt2", 4, 16, PL_Q8_0, true, PL_F32},
+    {"gemma3", 4, 8, PL_F32, true, PL_F32},  {"mixtral", 4, 8, PL_F32, true, PL_F32},
     {"gpt2", 2, 32, PL_Q8_0, false, PL_F16}, {"llama", 8, 16, PL_Q4_0, false, PL_F16},
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
@@ -100,6 +103,11 @@ static bool changes(const edit *e, const int64_t *index, int n_dims, const int64
     return pos >= e->from && (hash % 7 == 3 || (n_dims == 2 && shape[1] == 1));
 }
 
+/* Another expert, or another number. */
+static double edited(const edit *e, double value) {
+    return e->point == PL_HOOK_EXPERT_INDICES ? fmod(value + 1, 3) : value * 1.5 + 0.25;
+}
+
 static void edit_reference(void *context, pl_point point, int layer, double *values, int n_dims,
                            const int64_t *shape) {
     edit *e = context;
@@ -108,7 +116,7 @@ static void edit_reference(void *context, pl_point point, int layer, double *val
     for (int64_t i = 0; i < n; i++) {
         int64_t last = n_dims == 3 ? shape[2] : 1;
         int64_t index[] = {i / last / shape[1], i / last % shape[1], i % last};
-        if (changes(e, index, n_dims, shape, 0)) values[i] = values[i] * 1.5 + 0.25;
+        if (changes(e, index, n_dims, shape, 0)) values[i] = edited(e, values[i]);
     }
     e->n_calls++;
 }
@@ -122,7 +130,7 @@ static void edit_rows(const edit *e, pl_tensor *act, int64_t first) {
                 if (!changes(e, index, act->n_dims, act->shape, first)) continue;
                 float *value = (float *)act->data + i * act->stride[0] + j * act->stride[1] +
                                (deep ? k * act->stride[2] : 0);
-                *value = *value * 1.5f + 0.25f;
+                *value = (float)edited(e, (double)*value);
             }
         }
     }
@@ -369,8 +377,8 @@ static pl_status record(void *context, pl_tensor *act, const pl_hook_at *at, pl_
 /* What is remembered in half precision is the rotated key, rounded. */
 static void test_keys_and_values_are_shown_as_remembered(void **state) {
     (void)state;
-    pl_model *model = case_model(5);
-    pl_session *session = case_session(model, 5);
+    pl_model *model = case_model(N_CASES - 1);
+    pl_session *session = case_session(model, N_CASES - 1);
     static const pl_point pairs[2][2] = {{PL_HOOK_ROT_K, PL_HOOK_KV_K}, {PL_HOOK_V, PL_HOOK_KV_V}};
     const pl_kernels *kernels = pl_kernels_for(PL_ISA_PLAIN);
     for (int i = 0; i < 2; i++) {
