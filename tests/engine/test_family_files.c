@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "../../engine/base/error.h"
+#include "../../engine/format/gguf_write.h"
 #include "../../engine/format/weights_file.h"
 #include "format_fixture.h"
 #include "model_fixture.h"
@@ -192,10 +193,194 @@ static void test_every_family_equals_the_reference(void **state) {
     }
 }
 
+/* -- files of other writers ------------------------------------------------------------------ */
+
+/* Older GGUF files of Mixtral hold a tensor for each expert, which are the names of the weights. */
+static void test_experts_in_tensors_of_their_own(void **state) {
+    (void)state;
+    char *folder = make_folder();
+    const char *path = in_folder(folder, "model.gguf");
+    pl_config c = config_of_family("mixtral", 0);
+    c.rope_half = false;
+    pl_model *model = must_random(&c, PL_F32, 7);
+    const struct {
+        const char *key;
+        int64_t value;
+    } numbers[] = {{"llama.embedding_length", c.d_model},
+                   {"llama.block_count", c.n_layers},
+                   {"llama.attention.head_count", c.n_heads},
+                   {"llama.attention.head_count_kv", c.n_kv_heads},
+                   {"llama.feed_forward_length", c.d_mlp},
+                   {"llama.expert_count", c.n_experts},
+                   {"llama.expert_used_count", c.n_experts_used},
+                   {"llama.context_length", c.n_ctx}};
+    pl_gguf_writer *w;
+    assert_int_equal(pl_gguf_writer_new(&w, &err), PL_OK);
+    assert_int_equal(pl_gguf_put_string(w, "general.architecture", "llama", 5, &err), PL_OK);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        assert_int_equal(pl_gguf_put_u32(w, numbers[i].key, (uint32_t)numbers[i].value, &err),
+                         PL_OK);
+    }
+    for (size_t i = 0; i < pl_model_n_weights(model); i++) {
+        pl_named_weight weight;
+        pl_model_weight(model, i, &weight);
+        assert_int_equal(pl_gguf_put_tensor(w, weight.name, &weight.tensor, &err), PL_OK);
+    }
+    assert_int_equal(pl_gguf_writer_save(w, path, &err), PL_OK);
+    pl_gguf_writer_free(w);
+    pl_model *loaded = must_load(path);
+    assert_string_equal(loaded->config.arch, "mixtral");
+    float *expected = logits_of(model), *logits = logits_of(loaded);
+    assert_memory_equal(logits, expected, sizeof(float) * N * VOCAB);
+    free(expected), free(logits);
+    pl_model_free(model), pl_model_free(loaded);
+    remove_folder(folder);
+}
+
+/* -- contradictions -------------------------------------------------------------------------- */
+
+static void assert_refused(const char *what, const char *path, const char *words) {
+    pl_model *model = NULL;
+    err.message[0] = 0;
+    pl_status status = pl_model_load(&model, path, &err);
+    if (status == PL_OK || !strstr(err.message, words)) {
+        fail_msg("%s: %s, '%s': expected '%s'", what, pl_status_name(status), err.message, words);
+    }
+}
+
+static char *read_file(const char *path, size_t *n) {
+    FILE *file = fopen(path, "rb");
+    if (!file) fail_msg("cannot open %s", path);
+    char *bytes = calloc(1, 1 << 20);
+    *n = fread(bytes, 1, (1 << 20) - 1, file);
+    fclose(file);
+    return bytes;
+}
+
+static void write_file(const char *path, const char *bytes, size_t n) {
+    FILE *file = fopen(path, "wb");
+    if (!file || fwrite(bytes, 1, n, file) != n) fail_msg("cannot write %s", path);
+    fclose(file);
+}
+
+/* A family's own files with one value of config.json changed. */
+static void test_descriptions_that_contradict_their_tensors(void **state) {
+    (void)state;
+    static const struct {
+        const char *family, *from, *to, *words;
+    } cases[] = {
+        {"mixtral", "\"num_local_experts\": 4", "\"num_local_experts\": 5", "experts.4.w1"},
+        {"mixtral", "\"num_local_experts\": 4", "\"num_local_experts\": 3", "experts.3."},
+        {"mixtral", "\"model_type\": \"mixtral\"", "\"model_type\": \"mistral\"", "gate_proj"},
+        {"qwen3", "\"head_dim\": 8", "\"head_dim\": 4", "attn_q.weight"},
+        {"qwen3", "\"model_type\": \"qwen3\"", "\"model_type\": \"llama\"", "_norm.weight"},
+        {"llama", "\"model_type\": \"llama\"", "\"model_type\": \"qwen2\"", "q_proj.bias"},
+        {"olmo2", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1", "attn_k"},
+        {"phi3", "\"intermediate_size\": 20", "\"intermediate_size\": 18", "gate_up_proj"},
+        {"phi3", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 4", "qkv_proj"},
+        {"gptneox", "\"num_key_value_heads\": 4", "\"num_key_value_heads\": 2", "query_key_value"},
+        {"gemma2", "\"vocab_size\": 13", "\"vocab_size\": 14", "token_embd"},
+        {"stablelm", "\"use_parallel_residual\": false", "\"use_parallel_residual\": true",
+         "post_attention_layernorm"},
+        {"gemma3", "\"model_type\": \"gemma3_text\"", "\"model_type\": \"gemma2\"", "_norm"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *folder = make_folder(), path[160];
+        snprintf(path, sizeof path, "%s/config.json", folder);
+        pl_config config = config_of_family(cases[i].family, 0);
+        pl_model *model = must_random(&config, PL_F32, 3);
+        if (pl_model_save(model, folder, NULL, &err) != PL_OK) fail_msg("%s", err.message);
+        size_t n;
+        char *text = read_file(path, &n), *at = strstr(text, cases[i].from);
+        if (!at) fail_msg("%s is not in %s", cases[i].from, text);
+        char *changed = calloc(1, n + 64);
+        snprintf(changed, n + 64, "%.*s%s%s", (int)(at - text), text, cases[i].to,
+                 at + strlen(cases[i].from));
+        write_file(path, changed, strlen(changed));
+        assert_refused(cases[i].to, folder, cases[i].words);
+        free(text), free(changed);
+        pl_model_free(model);
+        remove_folder(folder);
+    }
+}
+
+/* The same of GGUF: a number, which stands behind its key and a type of four bytes. */
+static void test_keys_that_contradict_their_tensors(void **state) {
+    (void)state;
+    static const struct {
+        const char *family, *key;
+        uint32_t value;
+        const char *words;
+    } cases[] = {
+        {"mixtral", "llama.expert_count", 3, "experts"},
+        {"mixtral", "llama.expert_count", 0, "n_experts_used = 2"},
+        {"mixtral", "llama.expert_count", 100000, "n_experts = 100000"},
+        {"mixtral", "llama.expert_used_count", 0, "n_experts_used = 0"},
+        {"mixtral", "llama.expert_used_count", 5, "n_experts_used = 5"},
+        {"llama", "llama.rope.dimension_count", 4, "rope_freqs"},
+        {"llama", "llama.rope.dimension_count", 3, "rope_dims = 3"},
+        {"llama", "llama.rope.dimension_count", 64, "rope_dims = 64"},
+        {"phi3", "phi3.feed_forward_length", 21, "ffn_up"},
+        {"qwen3", "qwen3.attention.key_length", 10, "attn_q"},
+        {"olmo2", "olmo2.attention.head_count_kv", 1, "attn_k"},
+        {"gemma2", "gemma2.attn_logit_softcapping", 0xff800000u, "attn_logit_softcapping"},
+        {"gemma2", "gemma2.final_logit_softcapping", 0xbf800000u, "logit_softcap = -1"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *folder = make_folder();
+        const char *path = in_folder(folder, "model.gguf");
+        pl_config config = config_of_family(cases[i].family, 0);
+        pl_model *model = must_random(&config, PL_F32, 3);
+        if (pl_model_save(model, path, NULL, &err) != PL_OK) fail_msg("%s", err.message);
+        size_t n, length = strlen(cases[i].key);
+        char *bytes = read_file(path, &n), *at = memmem(bytes, n, cases[i].key, length);
+        if (!at) fail_msg("%s is not in the file", cases[i].key);
+        memcpy(at + length + 4, &cases[i].value, 4);
+        write_file(path, bytes, n);
+        assert_refused(cases[i].key, path, cases[i].words);
+        free(bytes);
+        pl_model_free(model);
+        remove_folder(folder);
+    }
+}
+
+/* What a family's files cannot hold is not left out. */
+static void test_what_cannot_be_written_is_named(void **state) {
+    (void)state;
+    char *folder = make_folder();
+    char path[160];
+    pl_config c[7];
+    const char *words[] = {"window",       "experts",    "norm of queries", "soft-capped",
+                           "scale of the", "attn_scale", "table of rotary"};
+    for (int i = 0; i < 7; i++) c[i] = config_of_family("mistral", 0);
+    for (int i = 0; i < 3; i++) c[i] = config_of_family("qwen2", 0);
+    c[0] = config_of_family("olmo2", 0), c[0].window = 4;
+    c[1].n_experts = 4, c[1].n_experts_used = 2;
+    c[2].qk_norm = PL_QK_NORM_HEAD;
+    c[3].logit_softcap = 4;
+    c[4].embed_scale = 2;
+    c[5].attn_scale = 0.3f;
+    c[6].rope_scaling = PL_ROPE_TABLE;
+    for (int i = 0; i < 7; i++) {
+        pl_model *model = must_random(&c[i], PL_F32, 3);
+        snprintf(path, sizeof path, "%s/saved%d", folder, i);
+        pl_status status = pl_model_save(model, path, NULL, &err);
+        if (status != PL_ERR_UNSUPPORTED || !strstr(err.message, words[i])) {
+            fail_msg("%s: %s, '%s'", words[i], pl_status_name(status), err.message);
+        }
+        pl_model_free(model);
+    }
+    remove_folder(folder);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_family_equals_the_reference),
         cmocka_unit_test(test_what_is_written_loads_with_the_same_logits),
+        cmocka_unit_test(test_experts_in_tensors_of_their_own),
+        cmocka_unit_test(test_descriptions_that_contradict_their_tensors),
+        cmocka_unit_test(test_keys_that_contradict_their_tensors),
+        cmocka_unit_test(test_what_cannot_be_written_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
