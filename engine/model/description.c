@@ -12,42 +12,42 @@
 typedef struct number {
     size_t offset;
     bool whole, required;
+    bool null_is_zero; /* else null leaves what the family says */
     const char *gguf;  /* after the family's name and a dot; NULL: not in GGUF */
     const char *hf[3]; /* NULL where there are no more */
-    bool null_is_zero; /* else null leaves what the family says */
 } number;
 
 #define AT(field) offsetof(pl_config, field)
 static const number numbers[] = {
-    {AT(d_model), true, true, "embedding_length", {"hidden_size", "n_embd"}, false},
-    {AT(n_layers), true, true, "block_count", {"num_hidden_layers", "n_layer"}, false},
-    {AT(n_heads), true, true, "attention.head_count", {"num_attention_heads", "n_head"}, false},
-    {AT(n_kv_heads), true, false, "attention.head_count_kv", {"num_key_value_heads"}, false},
-    {AT(d_head), true, false, "attention.key_length", {"head_dim"}, false},
-    {AT(d_mlp), true, false, "feed_forward_length", {"intermediate_size", "n_inner"}, false},
+    {AT(d_model), true, true, false, "embedding_length", {"hidden_size", "n_embd"}},
+    {AT(n_layers), true, true, false, "block_count", {"num_hidden_layers", "n_layer"}},
+    {AT(n_heads), true, true, false, "attention.head_count", {"num_attention_heads", "n_head"}},
+    {AT(n_kv_heads), true, false, false, "attention.head_count_kv", {"num_key_value_heads"}},
+    {AT(d_head), true, false, false, "attention.key_length", {"head_dim"}},
+    {AT(d_mlp), true, false, false, "feed_forward_length", {"intermediate_size", "n_inner"}},
     {AT(n_ctx),
      true,
      true,
+     false,
      "context_length",
-     {"max_position_embeddings", "n_positions", "n_ctx"},
-     false},
-    {AT(rope_dims), true, false, "rope.dimension_count", {NULL}, false},
-    {AT(rope_base), false, false, "rope.freq_base", {"rope_theta", "rotary_emb_base"}, false},
-    {AT(rope_base_local), false, false, "rope.freq_base_swa", {"rope_local_base_freq"}, false},
-    {AT(rope_factor), false, false, "rope.scaling.factor", {NULL}, false},
-    {AT(n_experts), true, false, "expert_count", {"num_local_experts"}, false},
-    {AT(n_experts_used), true, false, "expert_used_count", {"num_experts_per_tok"}, false},
-    {AT(window), true, false, "attention.sliding_window", {NULL}, false},
-    {AT(attn_scale), false, false, "attention.scale", {NULL}, false},
-    {AT(attn_softcap), false, false, "attn_logit_softcapping", {"attn_logit_softcapping"}, true},
-    {AT(logit_softcap), false, false, "final_logit_softcapping", {"final_logit_softcapping"}, true},
+     {"max_position_embeddings", "n_positions", "n_ctx"}},
+    {AT(rope_dims), true, false, false, "rope.dimension_count", {NULL}},
+    {AT(rope_base), false, false, false, "rope.freq_base", {"rope_theta", "rotary_emb_base"}},
+    {AT(rope_base_local), false, false, false, "rope.freq_base_swa", {"rope_local_base_freq"}},
+    {AT(rope_factor), false, false, false, "rope.scaling.factor", {NULL}},
+    {AT(n_experts), true, false, false, "expert_count", {"num_local_experts"}},
+    {AT(n_experts_used), true, false, false, "expert_used_count", {"num_experts_per_tok"}},
+    {AT(window), true, false, false, "attention.sliding_window", {NULL}},
+    {AT(attn_scale), false, false, false, "attention.scale", {NULL}},
+    {AT(attn_softcap), false, false, true, "attn_logit_softcapping", {"attn_logit_softcapping"}},
+    {AT(logit_softcap), false, false, true, "final_logit_softcapping", {"final_logit_softcapping"}},
     {AT(norm_eps),
      false,
      false,
+     false,
      "attention.layer_norm_epsilon",
-     {"layer_norm_epsilon", "rms_norm_eps", "layer_norm_eps"},
-     false},
-    {AT(norm_eps), false, false, "attention.layer_norm_rms_epsilon", {NULL}, false},
+     {"layer_norm_epsilon", "rms_norm_eps", "layer_norm_eps"}},
+    {AT(norm_eps), false, false, false, "attention.layer_norm_rms_epsilon", {NULL}},
 };
 #undef AT
 
@@ -438,7 +438,7 @@ static pl_status hf_rest(pl_config *config, const pl_family *family, const json_
 pl_status pl_describe_hf(pl_config *config, const pl_family **family, const json_t *json,
                          pl_error *err) {
     static const number vocabulary = {
-        offsetof(pl_config, d_vocab), true, true, NULL, {"vocab_size"}, false};
+        offsetof(pl_config, d_vocab), true, true, false, NULL, {"vocab_size"}};
     const char *type = json_string_value(json_object_get(json, "model_type"));
     if (!type) return pl_fail(err, PL_ERR_FORMAT, "model_type is missing");
     *family = pl_family_find_model_type(type);

@@ -5,13 +5,16 @@
 #include <string.h>
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
-#define RULES(table) .rules = table, .n_rules = COUNT(table)
+#define RULES(table) .rules = (table), .n_rules = COUNT(table)
 
 /* One tensor; then some that many families share. */
 #define TENSOR(place_, gguf_, hf_, bias_)                                                          \
-    { .place = PL_PLACE_##place_, .gguf = gguf_, .hf = hf_, .bias = PL_BIAS_##bias_ }
+    { .place = PL_PLACE_##place_, .gguf = (gguf_), .hf = (hf_), .bias = PL_BIAS_##bias_ }
 #define CONV1D(place_, gguf_, hf_)                                                                 \
-    { .place = PL_PLACE_##place_, .gguf = gguf_, .hf = hf_, .bias = PL_BIAS_ALWAYS, .conv1d = true }
+    {                                                                                              \
+        .place = PL_PLACE_##place_, .gguf = (gguf_), .hf = (hf_), .bias = PL_BIAS_ALWAYS,          \
+        .conv1d = true                                                                             \
+    }
 #define LAYER(place, gguf, hf, bias) TENSOR(place, "blk.%d." gguf, "model.layers.%d." hf, bias)
 #define NORM(place_, gguf_, hf_, bias_, slot_)                                                     \
     {                                                                                              \
