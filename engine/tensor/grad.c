@@ -18,23 +18,18 @@ static void drop(pl_node *node, pl_node **doomed) {
     *doomed = node;
 }
 
-static void drop_tensor(pl_tensor *t, pl_node **doomed) {
-    if (t->storage && t->storage->refs == 1) {
-        drop(t->storage->node, doomed);
-        t->storage->node = NULL;
-    }
-    pl_tensor_release(t);
+static void drop_edge(pl_edge *edge, pl_node **doomed) {
+    drop(edge->node, doomed);
+    if (edge->tensor.storage) edge->tensor.storage->edges--;
+    pl_tensor_release(&edge->tensor);
 }
 
 static void drop_inputs(pl_node *node, pl_node **doomed) {
-    for (int i = 0; i < node->n_in; i++) {
-        drop(node->in[i].node, doomed);
-        drop_tensor(&node->in[i].tensor, doomed);
-    }
+    for (int i = 0; i < node->n_in; i++) drop_edge(&node->in[i], doomed);
     drop(node->before, doomed);
     node->before = NULL;
     node->n_in = 0;
-    drop_tensor(&node->saved, doomed);
+    pl_tensor_release(&node->saved);
     pl_tensor_release(&node->undo);
     if (node->release_owned) node->release_owned(node->owned);
     node->release_owned = NULL;
@@ -74,6 +69,12 @@ void pl_storage_forget(pl_storage *storage) {
     pl_node_release(storage->node);
     storage->node = NULL;
     drop_grad(storage);
+}
+
+void pl_storage_leave(pl_storage *storage) {
+    pl_node *node = storage->node;
+    storage->node = NULL;
+    pl_node_release(node);
 }
 
 float *pl_storage_grad(pl_storage *storage) {
@@ -127,7 +128,9 @@ static pl_status fill_edge(pl_call *c, pl_node *node, const pl_tensor *t) {
             edge->tensor.data = NULL;
             return PL_OK;
         }
-        return keep_values(c, &edge->tensor);
+        pl_status status = keep_values(c, &edge->tensor);
+        if (status == PL_OK) edge->tensor.storage->edges = 1;
+        return status;
     }
     pl_storage *storage = t->storage;
     edge->version = storage->version;
@@ -135,7 +138,10 @@ static pl_status fill_edge(pl_call *c, pl_node *node, const pl_tensor *t) {
         edge->node = storage->node;
         edge->node->refs++;
     }
-    if (storage != node->out.storage) pl_tensor_retain(&edge->tensor);
+    if (storage != node->out.storage) {
+        pl_tensor_retain(&edge->tensor);
+        storage->edges++;
+    }
     if (storage->clock > node->serial) node->serial = storage->clock;
     return PL_OK;
 }

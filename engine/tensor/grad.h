@@ -12,8 +12,10 @@
  * again. A value that was changed outside of the record is an error, not a wrong number: each
  * storage counts its writes.
  *
- * A storage that is written in place with values that were made from it holds itself through their
- * nodes, until a walk back frees them: such a record that nobody walks is not freed.
+ * Nodes hold what they read: the storage, and the node that wrote it as it was read. A storage that
+ * only nodes hold lets its own node go, for no new operation can read it and no walk begin at it.
+ * So nodes hold earlier nodes only, and no record holds itself, not even that of a storage written
+ * in place with values that were made from it.
  *
  * With no tracked input nothing is recorded or allocated. Nodes and storages of one graph belong to
  * one thread. */
@@ -60,7 +62,7 @@ struct pl_node {
     pl_edge *in;
     int n_in;
     /* For the rule: */
-    pl_tensor saved; /* counted */
+    pl_tensor saved; /* counted; no recorded one */
     double number[PL_NODE_NUMBERS];
     void *owned; /* given to release_owned when the node goes */
     void (*release_owned)(void *owned);
@@ -126,5 +128,7 @@ void pl_accumulate(const pl_tensor *to, const pl_tensor *from);
 
 /* Storage of a tensor goes: what it holds for gradients goes with it. */
 void pl_storage_forget(pl_storage *storage);
+/* Only nodes hold the storage from here on, which may be gone on return. */
+void pl_storage_leave(pl_storage *storage);
 
 #endif

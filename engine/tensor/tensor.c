@@ -76,11 +76,17 @@ void pl_tensor_retain(pl_tensor *t) {
 }
 
 void pl_tensor_release(pl_tensor *t) {
-    if (t->storage && __atomic_sub_fetch(&t->storage->refs, 1, __ATOMIC_ACQ_REL) == 0) {
-        pl_storage_forget(t->storage);
-        t->storage->release(t->storage);
-    }
+    pl_storage *storage = t->storage;
     *t = (pl_tensor){0};
+    if (!storage) return;
+    bool recorded = storage->node != NULL; /* then it is this thread's, and safe to look at after */
+    int left = __atomic_sub_fetch(&storage->refs, 1, __ATOMIC_ACQ_REL);
+    if (left == 0) {
+        pl_storage_forget(storage);
+        storage->release(storage);
+    } else if (recorded && left == storage->edges) {
+        pl_storage_leave(storage);
+    }
 }
 
 int64_t pl_tensor_count(const pl_tensor *t) {

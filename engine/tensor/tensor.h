@@ -28,6 +28,7 @@ struct pl_storage {
     void *owner;                                 /* for release */
     /* Gradients (grad.h). */
     struct pl_node *node;    /* the operation that made the content, counted; NULL: none recorded */
+    int edges;               /* of refs, those of nodes that read it */
     float *adjoint;          /* of the walk that runs */
     struct pl_storage *grad; /* float32, found for those who asked; counted */
     uint32_t version;        /* writes in place so far */
