@@ -160,6 +160,34 @@ typedef struct pl_save_options {
 pl_status pl_model_save(const pl_model *model, const char *path, const pl_save_options *options,
                         pl_error *err);
 
+/* -- adapters -------------------------------------------------------------------------------- */
+
+/* Low-rank matrices that were trained beside a model's own (LoRA): y = x Wᵀ + scale (x Aᵀ) Bᵀ.
+ * Belongs to the model it was loaded for, which it holds; any number of sequences may wear it, each
+ * at its own scale and with others besides. */
+typedef struct pl_adapter pl_adapter;
+
+/* Loads a folder in PEFT's layout (adapter_config.json, adapter_model.safetensors), that
+ * .safetensors file, or a .gguf file. Errors name file, tensor or field: PL_ERR_ARGUMENT and
+ * PL_ERR_SHAPE (it was made for another base), PL_ERR_FORMAT, PL_ERR_UNSUPPORTED (what is more than
+ * low-rank matrices), PL_ERR_IO. */
+pl_status pl_adapter_load(pl_adapter **adapter, pl_model *model, const char *path, pl_error *err);
+pl_adapter *pl_adapter_retain(pl_adapter *adapter);
+void pl_adapter_free(pl_adapter *adapter);
+
+/* Writes a folder in PEFT's layout. PL_ERR_UNSUPPORTED: the family has no Hugging Face files. */
+pl_status pl_adapter_save(const pl_adapter *adapter, const char *folder, pl_error *err);
+
+typedef struct pl_adapter_use {
+    pl_adapter *adapter;
+    float scale; /* 1: as it was trained; any finite number */
+} pl_adapter_use;
+
+/* A model that computes with the adapters put into its matrices, each in the type that it has
+ * (quantised ones are rounded anew); all others are the source's, which it holds. */
+pl_status pl_model_merge(pl_model **merged, pl_model *model, const pl_adapter_use *uses, size_t n,
+                         pl_error *err);
+
 /* -- hooks ----------------------------------------------------------------------------------- */
 
 /* Hook points: places in the forward pass where somebody may look at an activation or change it.
@@ -319,6 +347,10 @@ void pl_session_set_interrupt(pl_session *session, bool (*interrupt)(void *conte
 
 void pl_session_set_check_finite(pl_session *session, bool check);
 
+/* What sequences made from now on wear, see pl_sequence_set_adapter. */
+pl_status pl_session_set_adapter(pl_session *session, pl_adapter *adapter, float scale,
+                                 pl_error *err);
+
 /* What happened so far; tests and benchmarks read it. */
 typedef struct pl_session_counters {
     uint64_t passes;       /* forward passes */
@@ -344,6 +376,22 @@ const int32_t *pl_sequence_tokens(const pl_sequence *seq); /* [length], valid un
 
 /* Keeps the first n positions. PL_ERR_ARGUMENT when n is negative or beyond the length. */
 pl_status pl_sequence_truncate(pl_sequence *seq, int64_t n, pl_error *err);
+
+/* Puts an adapter on, changes its scale, or with 0 takes it off. Positions that the sequence holds
+ * keep the keys and values that they have, and count as stale. Forks wear the same.
+ * PL_ERR_ARGUMENT: an adapter of another model, a scale that is not finite, more than 64 at once.
+ * PL_ERR_STATE: a pass is running over it. */
+pl_status pl_sequence_set_adapter(pl_sequence *seq, pl_adapter *adapter, float scale,
+                                  pl_error *err);
+/* What it wears, in the order put on: adapters [n] at least, NULL to count only. Returns n. */
+size_t pl_sequence_adapters(const pl_sequence *seq, pl_adapter_use *uses, size_t n);
+
+/* How many positions, from the first on, were computed before the adapters last changed. */
+int64_t pl_sequence_stale(const pl_sequence *seq);
+
+/* Runs all tokens again, so that nothing is stale and keys and values are what they would be had
+ * the sequence begun with its adapters. On error it is as it was. */
+pl_status pl_sequence_recompute(pl_sequence *seq, pl_error *err);
 
 /* Memory for n positions in all, so that extending to there allocates nothing. */
 pl_status pl_sequence_reserve(pl_sequence *seq, int64_t n, pl_error *err);

@@ -85,6 +85,12 @@ static pl_status check_rope(const pl_config *c, pl_error *err) {
                    (double)c->rope_low_freq_factor, (double)c->rope_high_freq_factor);
 }
 
+int64_t pl_config_other_row(const pl_config *c, int64_t row) {
+    int64_t first = row / c->d_head * c->d_head, at = row % c->d_head, pairs = c->rope_dims / 2;
+    if (at >= c->rope_dims) return row;
+    return first + (c->rope_half ? at % 2 * pairs + at / 2 : at % pairs * 2 + at / pairs);
+}
+
 bool pl_config_windowed(const pl_config *c, int64_t layer) {
     return c->window > 0 && (c->window_period == 0 || (layer + 1) % c->window_period != 0);
 }

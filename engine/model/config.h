@@ -113,6 +113,10 @@ typedef struct pl_config {
 /* Whether a layer's attention is limited to the window. */
 bool pl_config_windowed(const pl_config *config, int64_t layer);
 
+/* Files order the rotated pairs of a head in two ways, as rope_half tells. Which row of queries or
+ * keys, in the model's order, is this row of a file in the other. */
+int64_t pl_config_other_row(const pl_config *config, int64_t row);
+
 /* GPT-2's or Llama's parts with no sizes set, by the family's name: where a description starts.
  * Errors: PL_ERR_ARGUMENT for an unknown family, naming the nearest and listing all. */
 pl_status pl_config_init(pl_config *config, const char *arch, pl_error *err);

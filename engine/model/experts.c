@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "../base/error.h"
-#include "pass.h"
+#include "adapter.h"
 
 static float *row_of(const pl_tensor *t, int64_t row) {
     return (float *)t->data + row * t->stride[0];
@@ -49,6 +49,19 @@ static pl_status check_indices(pl_pass *p, int layer, const pl_tensor *indices) 
     return PL_OK;
 }
 
+/* The maps of an expert, of rows[i] of the pass. */
+static pl_status expert_maps(pl_pass *p, pl_tensor *outs, const pl_tensor *x,
+                             const pl_linear *const *linears, int n_linears, const int32_t *rows) {
+    pl_span *spans = NULL;
+    int64_t n_spans = 0;
+    TRY(pl_op_linear(&p->call, outs, x, linears, n_linears));
+    if (p->adapted) TRY(pl_spans_of_rows(p, &spans, &n_spans, rows, x->shape[0]));
+    for (int i = 0; p->adapted && i < n_linears; i++) {
+        TRY(pl_adapt(p, &outs[i], x, linears[i], NULL, spans, n_spans));
+    }
+    return PL_OK;
+}
+
 /* out[rows that chose the expert] += share * mlp(x) */
 static pl_status add_expert(pl_pass *p, int layer, int64_t expert, pl_tensor *out,
                             const pl_tensor *x, const pl_tensor *indices, const pl_tensor *shares) {
@@ -67,9 +80,9 @@ static pl_status add_expert(pl_pass *p, int layer, int64_t expert, pl_tensor *ou
     }
     if (n == 0) return PL_OK;
     TRY(pl_op_take_rows(&p->call, &in, x, rows, n));
-    TRY(pl_op_linear(&p->call, hidden, &in, (const pl_linear *[]){&w->gate, &w->in}, 2));
+    TRY(expert_maps(p, hidden, &in, (const pl_linear *[]){&w->gate, &w->in}, 2, rows));
     TRY(pl_op_activate(&p->call, &post, &hidden[0], &hidden[1], config->activation));
-    TRY(pl_op_linear(&p->call, &result, &post, (const pl_linear *[]){&w->out}, 1));
+    TRY(expert_maps(p, &result, &post, (const pl_linear *[]){&w->out}, 1, rows));
     return pl_op_add_expert_(&p->call, out, &result, shares, expert, rows, n);
 }
 
@@ -77,7 +90,7 @@ pl_status pl_experts(pl_pass *p, int layer, pl_tensor *out, const pl_tensor *x) 
     const pl_config *config = &p->model->config;
     const pl_linear *router = &p->model->weights.blocks[layer].router;
     pl_tensor weights = {0}, indices, shares;
-    TRY(pl_op_linear(&p->call, &weights, x, (const pl_linear *[]){router}, 1));
+    TRY(pl_linear_maps(p, &weights, x, (const pl_linear *[]){router}, 1));
     TRY(pl_op_softmax_rows_(&p->call, &weights));
     TRY(pl_tap(p, PL_HOOK_EXPERT_WEIGHTS, layer, &weights));
     TRY(choose(p, &indices, &weights));

@@ -437,11 +437,7 @@ bool pl_export_as_is(const pl_export_item *item) {
 
 /* Which of the model's rows becomes this row of the file. */
 static int64_t source_row(const pl_export_item *item, const pl_export_part *part, int64_t row) {
-    const pl_config *c = &item->plan->model->config;
-    if (!part->n_heads) return row;
-    int64_t first = row / c->d_head * c->d_head, at = row % c->d_head, pairs = c->rope_dims / 2;
-    if (at >= c->rope_dims) return row;
-    return first + (c->rope_half ? at % 2 * pairs + at / 2 : at % pairs * 2 + at / pairs);
+    return part->n_heads ? pl_config_other_row(&item->plan->model->config, row) : row;
 }
 
 /* One row of the model's weight, as it lies there or widened. */

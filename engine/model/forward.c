@@ -108,7 +108,7 @@ static pl_status project(pl_pass *p, int layer, pl_tensor qkv[3], const pl_tenso
 
     TRY(pl_tap_head_inputs(p, layer, inputs, residual));
     TRY(norm_slot(p, layer, PL_ATTENTION, PL_NORM_BEFORE, &x, residual));
-    TRY(pl_op_linear(&p->call, qkv, &x, (const pl_linear *[]){&w->q, &w->k, &w->v}, 3));
+    TRY(pl_linear_maps(p, qkv, &x, (const pl_linear *[]){&w->q, &w->k, &w->v}, 3));
     TRY(pl_tensor_view(q, 3, (int64_t[]){p->n_rows, config->n_heads, config->d_head}, err));
     TRY(pl_tensor_view(k, 3, (int64_t[]){p->n_rows, config->n_kv_heads, config->d_head}, err));
     TRY(pl_tensor_view(v, 3, (int64_t[]){p->n_rows, config->n_kv_heads, config->d_head}, err));
@@ -141,7 +141,7 @@ static pl_status attention(pl_pass *p, int layer, pl_tensor *out, const pl_tenso
     }
     TRY(pl_tap(p, PL_HOOK_Z, layer, &z));
     TRY(pl_tensor_view(&z, 2, (int64_t[]){p->n_rows, -1}, &p->call.err));
-    TRY(pl_op_linear(&p->call, &result, &z, (const pl_linear *[]){&w->o}, 1));
+    TRY(pl_linear_maps(p, &result, &z, (const pl_linear *[]){&w->o}, 1));
     TRY(pl_tap_results(p, layer, &result, &z));
     TRY(norm_slot(p, layer, PL_ATTENTION, PL_NORM_AFTER_SUBLAYER, out, &result));
     return pl_tap(p, PL_HOOK_ATTN_OUT, layer, out);
@@ -153,17 +153,17 @@ static pl_status feed_forward(pl_pass *p, int layer, pl_tensor *result, const pl
     const pl_block_weights *w = &p->model->weights.blocks[layer];
     pl_tensor hidden[2] = {{0}}, post;
     if (config->gated) {
-        TRY(pl_op_linear(&p->call, hidden, x, (const pl_linear *[]){&w->gate, &w->in}, 2));
+        TRY(pl_linear_maps(p, hidden, x, (const pl_linear *[]){&w->gate, &w->in}, 2));
         TRY(pl_tap(p, PL_HOOK_MLP_PRE, layer, &hidden[0]));
         TRY(pl_tap(p, PL_HOOK_MLP_PRE_LINEAR, layer, &hidden[1]));
         TRY(pl_op_activate(&p->call, &post, &hidden[0], &hidden[1], config->activation));
     } else {
-        TRY(pl_op_linear(&p->call, hidden, x, (const pl_linear *[]){&w->in}, 1));
+        TRY(pl_linear_maps(p, hidden, x, (const pl_linear *[]){&w->in}, 1));
         TRY(pl_tap(p, PL_HOOK_MLP_PRE, layer, &hidden[0]));
         TRY(pl_op_activate(&p->call, &post, &hidden[0], NULL, config->activation));
     }
     TRY(pl_tap(p, PL_HOOK_MLP_POST, layer, &post));
-    return pl_op_linear(&p->call, result, &post, (const pl_linear *[]){&w->out}, 1);
+    return pl_linear_maps(p, result, &post, (const pl_linear *[]){&w->out}, 1);
 }
 
 static pl_status mlp(pl_pass *p, int layer, pl_tensor *out, const pl_tensor *residual) {
@@ -263,13 +263,13 @@ pl_status pl_unembed(pl_pass *p, pl_tensor *logits, const pl_tensor *residual) {
     p->n_rows = p->n_logit_rows;
     if (p->model->config.unembed_dense) {
         pl_tensor hidden = {0};
-        TRY(pl_op_linear(&p->call, &hidden, &x, (const pl_linear *[]){&w->unembed_dense}, 1));
+        TRY(pl_linear_maps(p, &hidden, &x, (const pl_linear *[]){&w->unembed_dense}, 1));
         TRY(pl_op_activate(&p->call, &x, &hidden, NULL, p->model->config.activation));
     }
     if (p->model->config.norm_final) {
         TRY(normalize(p, &final_points, OUTSIDE, &x, &x, &w->norm_final, 0));
     }
-    TRY(pl_op_linear(&p->call, logits, &x, (const pl_linear *[]){&w->unembed}, 1));
+    TRY(pl_linear_maps(p, logits, &x, (const pl_linear *[]){&w->unembed}, 1));
     float cap = p->model->config.logit_softcap;
     if (cap > 0) TRY(pl_op_softcap_(&p->call, logits, cap));
     return pl_tap(p, PL_HOOK_LOGITS, OUTSIDE, logits);

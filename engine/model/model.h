@@ -24,7 +24,8 @@ struct pl_model {
                                  with a window */
     void *file;               /* the weights file that the views point into, or NULL */
     pl_arena memory;          /* owned weights: random ones, and vectors widened to float32 */
-    pl_model *source;         /* of a wide copy: the model whose tokenizer it shares, or NULL */
+    pl_model *source;         /* of a copy: the model whose tokenizer it shares, or NULL */
+    bool writable;            /* its weights are its own, see pl_model_set_weight */
     pl_families *families;    /* held, with `family` in it: of a model of a family that was added */
     const pl_family *family;  /* whose files it can be saved as; NULL: config.arch names it */
     int refs;                 /* sessions hold the model too */

@@ -18,9 +18,11 @@ struct pl_sequence {
     int32_t *types;  /* [capacity], kinds of tokens as n_token_types has them */
     int64_t capacity;
     pl_page_table table;
-    bool busy;            /* a pass is running over it */
-    bool freed;           /* by a hook of that pass, which holds it to its end */
-    int64_t start_length; /* before the running call, to come back to when it fails */
+    struct pl_adapter_list *adapters; /* that it wears, NULL: none */
+    int64_t n_stale;                  /* positions computed before they last changed */
+    bool busy;                        /* a pass is running over it */
+    bool freed;                       /* by a hook of that pass, which holds it to its end */
+    int64_t start_length;             /* before the running call, to come back to when it fails */
 };
 
 /* For the diagram: an operation that fails ends the function with its status. */
@@ -37,6 +39,7 @@ typedef struct pl_pass {
     pl_page_pool *pool;
     pl_hooks *hooks;
     bool check_finite; /* every point, listened to or not */
+    bool adapted;      /* a sequence wears an adapter */
     bool recompute; /* under a record: keep one residual stream of several layers (recompute.c) */
     const pl_span *spans;
     int64_t n_spans, n_rows;
@@ -67,6 +70,11 @@ pl_status pl_position(pl_pass *p);
  * from there on they are the rows of the pass. */
 pl_status pl_embed(pl_pass *p, pl_tensor *residual);
 pl_status pl_unembed(pl_pass *p, pl_tensor *logits, const pl_tensor *residual);
+
+/* Several linear maps of the same x, the rows of the pass, as pl_op_linear, and what the adapters
+ * of each row's sequence add to them (adapt.c). linears are the model's own. */
+pl_status pl_linear_maps(pl_pass *p, pl_tensor *outs, const pl_tensor *x,
+                         const pl_linear *const *linears, int n_linears);
 
 /* Attention over the cache: stores this pass's keys and values, then
  * z[row] = softmax(q . keys * scale) values, for each head. q, z [n_rows, n_heads, d_head]; k, v
@@ -111,6 +119,13 @@ pl_status pl_tap_results(pl_pass *p, int layer, pl_tensor *out, const pl_tensor 
 pl_status pl_experts(pl_pass *p, int layer, pl_tensor *out, const pl_tensor *x);
 
 pl_page_pool *pl_session_pool(pl_session *session);
+
+/* What new sequences wear. */
+const struct pl_adapter_list *pl_session_adapters(const pl_session *session);
+
+/* Room for n tokens in all; and PL_ERR_STATE while a pass runs over the sequence. */
+pl_status pl_sequence_reserve_tokens(pl_sequence *seq, int64_t n, pl_error *err);
+pl_status pl_sequence_check_idle(const pl_sequence *seq, pl_error *err);
 
 /* One more owner, who calls pl_session_free. */
 pl_session *pl_session_retain(pl_session *session);

@@ -1,7 +1,7 @@
 /* Activations forgotten and worked out again: under a record of gradients that asks for it, the
  * layers run in groups of about the root of their number, of which only the first residual stream
  * is kept. The walk back runs a group once more, recorded, and walks back through it (Chen et al.
- * 2016, arXiv:1604.06174). Groups with a listener are kept as they are. */
+ * 2016, arXiv:1604.06174). Groups with a listener or an adapter are kept as they are. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,7 +172,7 @@ static pl_status run_group(pl_pass *p, int64_t from, int64_t to, pl_tensor *resi
     pl_weights weights = p->model->weights; /* the walk changes nothing */
     pl_status status = pl_walk_weights(&p->model->config, &weights, take_tracked, &t, &p->call.err);
     if (status == PL_OK) {
-        bool plain = !t.all_leaves || is_heard(p, from, to);
+        bool plain = !t.all_leaves || p->adapted || is_heard(p, from, to);
         status = plain ? pl_forward_blocks(p, from, to, residual) : record_group(p, &t, residual);
     }
     free(t.list);

@@ -1,4 +1,4 @@
-#include "pass.h"
+#include "adapter.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,8 @@ struct pl_session {
     pl_page_pool pool;
     pl_arena arenas[MAX_DEPTH];
     int depth;
-    int refs; /* the owner and each sequence */
+    pl_adapter_list *adapters; /* what new sequences wear */
+    int refs;                  /* the owner and each sequence */
     pl_session_counters counters;
 };
 
@@ -88,6 +89,7 @@ void pl_session_free(pl_session *session) {
     pl_page_pool_clear(&session->pool);
     for (int i = 0; i < MAX_DEPTH; i++) pl_arena_clear(&session->arenas[i]);
     pl_hooks_free(session->hooks);
+    pl_adapters_free(session->adapters);
     pl_model_free(session->model);
     free(session);
 }
@@ -107,6 +109,15 @@ pl_hooks *pl_session_hooks(pl_session *session) {
 
 pl_page_pool *pl_session_pool(pl_session *session) {
     return &session->pool;
+}
+
+pl_status pl_session_set_adapter(pl_session *session, pl_adapter *adapter, float scale,
+                                 pl_error *err) {
+    return pl_adapters_set(&session->adapters, session->model, adapter, scale, err);
+}
+
+const pl_adapter_list *pl_session_adapters(const pl_session *session) {
+    return session->adapters;
 }
 
 const pl_session_options *pl_session_get_options(const pl_session *session) {
@@ -144,100 +155,6 @@ pl_status pl_pass_poll(pl_pass *p) {
     const pl_session_options *o = &p->session->options;
     if (!o->interrupt || !o->interrupt(o->interrupt_context)) return PL_OK;
     return pl_fail(&p->call.err, PL_ERR_INTERRUPTED, "interrupted");
-}
-
-/* -- sequences ------------------------------------------------------------------------------ */
-
-pl_status pl_sequence_new(pl_sequence **out, pl_session *session, pl_error *err) {
-    pl_sequence *seq = calloc(1, sizeof *seq);
-    if (!seq) return pl_fail(err, PL_ERR_MEMORY, "out of memory for a sequence");
-    seq->session = session;
-    session->refs++;
-    *out = seq;
-    return PL_OK;
-}
-
-void pl_sequence_free(pl_sequence *seq) {
-    if (!seq) return;
-    seq->freed = true;
-    if (seq->busy) return;
-    pl_page_table_clear(&seq->table, &seq->session->pool);
-    pl_session_free(seq->session);
-    free(seq->tokens);
-    free(seq->types);
-    free(seq);
-}
-
-pl_session *pl_sequence_session(const pl_sequence *seq) {
-    return seq->session;
-}
-
-int64_t pl_sequence_length(const pl_sequence *seq) {
-    return seq->length;
-}
-
-const int32_t *pl_sequence_tokens(const pl_sequence *seq) {
-    return seq->tokens;
-}
-
-static pl_status tokens_reserve(pl_sequence *seq, int64_t n, pl_error *err) {
-    if (n <= seq->capacity) return PL_OK;
-    int64_t capacity = n < 2 * seq->capacity ? 2 * seq->capacity : n;
-    int32_t *tokens = realloc(seq->tokens, (size_t)capacity * sizeof *tokens);
-    if (!tokens) return pl_fail(err, PL_ERR_MEMORY, "out of memory for tokens");
-    seq->tokens = tokens;
-    int32_t *types = realloc(seq->types, (size_t)capacity * sizeof *types);
-    if (!types) return pl_fail(err, PL_ERR_MEMORY, "out of memory for kinds of tokens");
-    seq->types = types;
-    seq->capacity = capacity;
-    return PL_OK;
-}
-
-pl_status pl_sequence_fork(pl_sequence **out, const pl_sequence *seq, pl_error *err) {
-    pl_sequence *copy;
-    pl_status status = pl_sequence_new(&copy, seq->session, err);
-    if (status != PL_OK) return status;
-    int64_t n = seq->busy ? seq->start_length : seq->length;
-    status = tokens_reserve(copy, n, err);
-    if (status == PL_OK) {
-        status = pl_page_table_share(&copy->table, &seq->table, &seq->session->pool, n, err);
-    }
-    if (status != PL_OK) {
-        pl_sequence_free(copy);
-        return status;
-    }
-    if (n) memcpy(copy->tokens, seq->tokens, (size_t)n * sizeof *copy->tokens);
-    if (n) memcpy(copy->types, seq->types, (size_t)n * sizeof *copy->types);
-    copy->length = n;
-    *out = copy;
-    return PL_OK;
-}
-
-static pl_status check_idle(const pl_sequence *seq, pl_error *err) {
-    if (!seq->busy) return PL_OK;
-    return pl_fail(err, PL_ERR_STATE, "the sequence is in use by a pass that is still running");
-}
-
-pl_status pl_sequence_truncate(pl_sequence *seq, int64_t n, pl_error *err) {
-    pl_status status = check_idle(seq, err);
-    if (status != PL_OK) return status;
-    if (n < 0 || n > seq->length) {
-        return pl_fail(err, PL_ERR_ARGUMENT, "truncate to %lld: expected 0 to %lld", (long long)n,
-                       (long long)seq->length);
-    }
-    seq->length = n;
-    return PL_OK;
-}
-
-pl_status pl_sequence_reserve(pl_sequence *seq, int64_t n, pl_error *err) {
-    int64_t n_ctx = seq->session->options.n_ctx;
-    if (n < 0 || n > n_ctx) {
-        return pl_fail(err, PL_ERR_ARGUMENT, "%lld positions: expected 0 to %lld (n_ctx)",
-                       (long long)n, (long long)n_ctx);
-    }
-    pl_status status = tokens_reserve(seq, n, err);
-    if (status != PL_OK) return status;
-    return pl_page_table_reserve(&seq->table, &seq->session->pool, n, err);
 }
 
 /* -- extending ------------------------------------------------------------------------------ */
@@ -304,7 +221,7 @@ static pl_status check_item(const pl_session *session, const pl_extension *item,
     if (seq->session != session) {
         return pl_fail(err, PL_ERR_ARGUMENT, "the sequences of one call must share a session");
     }
-    pl_status status = check_idle(seq, err);
+    pl_status status = pl_sequence_check_idle(seq, err);
     if (status != PL_OK) return status;
     if (item->n < 1) return pl_fail(err, PL_ERR_ARGUMENT, "no tokens: expected at least one");
     status = check_parts(&session->model->config, item, err);
@@ -333,10 +250,11 @@ static pl_status check_partial(const work *w, const pl_partial *item, pl_error *
 /* The item's tokens and their kinds, where the sequence goes on. */
 static void keep_tokens(const pl_extension *item) {
     pl_sequence *seq = item->seq;
-    memcpy(seq->tokens + seq->start_length, item->tokens, (size_t)item->n * sizeof *seq->tokens);
+    /* Running again, they are where they go. */
+    memmove(seq->tokens + seq->start_length, item->tokens, (size_t)item->n * sizeof *seq->tokens);
     int32_t *types = seq->types + seq->start_length;
     if (item->types)
-        memcpy(types, item->types, (size_t)item->n * sizeof *types);
+        memmove(types, item->types, (size_t)item->n * sizeof *types);
     else
         memset(types, 0, (size_t)item->n * sizeof *types);
 }
@@ -407,6 +325,7 @@ static void chunk_add(chunk *c, const pl_extension *item, int64_t offset, int64_
         }
     }
     c->spans[p->n_spans++] = span;
+    p->adapted |= item->seq->adapters != NULL;
     p->n_rows += n;
 }
 
@@ -668,7 +587,7 @@ pl_status pl_session_record(pl_session *session, const pl_extension *items, size
             status = pl_fail(err, PL_ERR_STATE,
                              "gradients are recorded from a sequence's first position only");
         }
-        if (status == PL_OK) status = tokens_reserve(items[i].seq, items[i].n, err);
+        if (status == PL_OK) status = pl_sequence_reserve_tokens(items[i].seq, items[i].n, err);
         if (status != PL_OK) return in_item(&w, i, status, err);
         items[i].seq->start_length = 0;
         keep_tokens(&items[i]);
@@ -679,6 +598,37 @@ pl_status pl_session_record(pl_session *session, const pl_extension *items, size
         items[i].seq->busy = false;
         if (items[i].seq->freed) pl_sequence_free(items[i].seq);
     }
+    return status;
+}
+
+/* -- running again ---------------------------------------------------------------------------- */
+
+pl_status pl_sequence_recompute(pl_sequence *seq, pl_error *err) {
+    pl_session *session = seq->session;
+    const pl_config *config = &session->model->config;
+    const pl_extension item = {.seq = seq,
+                               .tokens = seq->tokens,
+                               .n = seq->length,
+                               .types = config->n_token_types ? seq->types : NULL};
+    const work w = {.extensions = &item, .n_items = 1, .layers = {0, config->n_layers}};
+    pl_status status = pl_sequence_check_idle(seq, err);
+    if (status != PL_OK || seq->length == 0) return status;
+    const pl_page_table before = seq->table;
+    const int64_t n_stale = seq->n_stale;
+    seq->table = (pl_page_table){0};
+    seq->length = seq->start_length = seq->n_stale = 0;
+    status = check_work(session, &w, 0, err);
+    if (status == PL_OK) status = prepare_item(&w, &item, err);
+    if (status == PL_OK) status = run_chunks(session, &w, err);
+    pl_page_table old = before;
+    if (status != PL_OK) {
+        old = seq->table;
+        seq->table = before;
+        seq->length = item.n;
+        seq->n_stale = n_stale;
+    }
+    pl_page_table_clear(&old, &session->pool);
+    if (seq->freed) pl_sequence_free(seq);
     return status;
 }
 

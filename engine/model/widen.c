@@ -164,7 +164,8 @@ static pl_status fill(void *context, const pl_stop *stop, pl_error *err) {
     return PL_OK;
 }
 
-static pl_status fill_wide(pl_model *model, wide_job *job, pl_error *err) {
+static pl_status fill_wide(pl_model *model, void *context, pl_error *err) {
+    wide_job *job = context;
     pl_status status = pl_kernels_choose(&job->kernels, err);
     if (status == PL_OK) {
         status = pl_walk_weights(&model->config, &model->weights, measure, job, err);
@@ -180,15 +181,12 @@ static char *copy_text(const char *text) {
     return text ? strdup(text) : NULL;
 }
 
-/* A model of that description, filled from the source. */
-static pl_status new_copy(pl_model **out, pl_model *source, const pl_config *config,
-                          pl_status (*fill_weights)(pl_model *, wide_job *, pl_error *),
-                          pl_error *err) {
-    wide_job job = {.source = source};
+pl_status pl_model_new_copy(pl_model **out, pl_model *source, const pl_config *config,
+                            pl_fill_fn fill_weights, void *context, pl_error *err) {
     pl_model *model;
     pl_status status = pl_model_begin(&model, config, err);
     if (status != PL_OK) return status;
-    status = fill_weights(model, &job, err);
+    status = fill_weights(model, context, err);
     model->path = copy_text(source->path);
     model->name = copy_text(source->name);
     if (status == PL_OK) status = pl_model_finish(model, err);
@@ -208,7 +206,10 @@ pl_status pl_model_new_wide(pl_model **out, pl_model *source, pl_error *err) {
     config.qkv_bias = config.attn_out_bias = config.mlp_bias = true;
     config.tied = false;
     config.unembed_bias = !config.headless;
-    return new_copy(out, source, &config, fill_wide, err);
+    wide_job job = {.source = source};
+    pl_status status = pl_model_new_copy(out, source, &config, fill_wide, &job, err);
+    if (status == PL_OK) (*out)->writable = true;
+    return status;
 }
 
 /* -- models to train ------------------------------------------------------------------------ */
@@ -238,21 +239,25 @@ static pl_status fill_own(void *context, const pl_stop *stop, pl_error *err) {
     return status;
 }
 
-static pl_status fill_trainable(pl_model *model, wide_job *job, pl_error *err) {
+static pl_status fill_trainable(pl_model *model, void *context, pl_error *err) {
+    wide_job *job = context;
     pl_status status = pl_kernels_choose(&job->kernels, err);
     if (status != PL_OK) return status;
     return pl_walk_weights(&model->config, &model->weights, fill_own, job, err);
 }
 
 pl_status pl_model_new_trainable(pl_model **out, pl_model *source, pl_error *err) {
-    return new_copy(out, source, &source->config, fill_trainable, err);
+    wide_job job = {.source = source};
+    pl_status status = pl_model_new_copy(out, source, &source->config, fill_trainable, &job, err);
+    if (status == PL_OK) (*out)->writable = true;
+    return status;
 }
 
 pl_status pl_model_set_weight(pl_model *model, const char *name, const pl_tensor *values,
                               pl_error *err) {
     pl_stop stop;
     pl_call call;
-    if (!model->source) return pl_fail(err, PL_ERR_STATE, "the weights of this model are shared");
+    if (!model->writable) return pl_fail(err, PL_ERR_STATE, "the weights of this model are shared");
     if (!find(&stop, &model->config, &model->weights, name)) return no_such_weight(name, err);
     pl_tensor to = *stop.tensor;
     pl_status status = pl_call_init(&call, 1, err);
