@@ -98,6 +98,8 @@ void pl_lua_record(lua_State *L, int session_index, pl_lua_sequence *const *sequ
 /* The same for pl_session_partial. */
 void pl_lua_partial(lua_State *L, int session_index, pl_lua_sequence *const *sequences,
                     const pl_partial *items, size_t n, int64_t from_layer, int64_t to_layer);
+/* The same for pl_sequence_recompute. */
+void pl_lua_recompute(lua_State *L, int session_index, pl_lua_sequence *seq);
 
 /* Hooks of one sequence: a fork gets those of its original; a freed one loses its own. */
 void pl_lua_hooks_share(lua_State *L, int session_index, const pl_sequence *from,
@@ -130,9 +132,10 @@ void pl_lua_open_trainer(lua_State *L);
 void pl_lua_open_hooks(lua_State *L);
 void pl_lua_open_sampler(lua_State *L);
 void pl_lua_open_plugins(lua_State *L);
-void pl_lua_open_partial(lua_State *L); /* after the sequences, to whose methods it adds */
-void pl_lua_open_export(lua_State *L);  /* after the models, to whose methods it adds */
-void pl_lua_open_weights(lua_State *L); /* likewise */
+void pl_lua_open_partial(lua_State *L);  /* after the sequences, to whose methods it adds */
+void pl_lua_open_export(lua_State *L);   /* after the models, to whose methods it adds */
+void pl_lua_open_weights(lua_State *L);  /* likewise */
+void pl_lua_open_adapters(lua_State *L); /* after sequences too */
 void pl_lua_open_tensor_files(lua_State *L);
 void pl_lua_open_json(lua_State *L);
 void pl_lua_open_json_text(lua_State *L);

@@ -78,6 +78,7 @@ void pl_lua_open_library(lua_State *L) {
     pl_lua_open_partial(L);
     pl_lua_open_export(L);
     pl_lua_open_weights(L);
+    pl_lua_open_adapters(L);
     pl_lua_open_grad(L);
     pl_lua_open_tensor_files(L);
     pl_lua_open_json(L);

@@ -105,9 +105,11 @@ typedef struct job {
     size_t n;
     int64_t from_layer, to_layer; /* of a partial run */
     pl_tensor *logits;            /* of a recorded pass, or NULL */
+    pl_sequence *again;           /* to be computed anew, or NULL */
 } job;
 
 static pl_status run(pl_session *session, const job *j, pl_error *err) {
+    if (j->again) return pl_sequence_recompute(j->again, err);
     if (j->logits) return pl_session_record(session, j->extensions, j->n, j->logits, err);
     return j->partials
                ? pl_session_partial(session, j->partials, j->n, j->from_layer, j->to_layer, err)
@@ -156,8 +158,12 @@ void pl_lua_record(lua_State *L, int session_index, pl_lua_sequence *const *sequ
 
 void pl_lua_partial(lua_State *L, int session_index, pl_lua_sequence *const *sequences,
                     const pl_partial *items, size_t n, int64_t from_layer, int64_t to_layer) {
-    const job j = {NULL, items, n, from_layer, to_layer, NULL};
+    const job j = {.partials = items, .n = n, .from_layer = from_layer, .to_layer = to_layer};
     run_pass(L, session_index, sequences, &j);
+}
+
+void pl_lua_recompute(lua_State *L, int session_index, pl_lua_sequence *seq) {
+    run_pass(L, session_index, &seq, &(job){.n = 1, .again = seq->seq});
 }
 
 /* -- methods ------------------------------------------------------------------------------- */

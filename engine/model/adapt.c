@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "../base/error.h"
+#include "../tensor/elementwise.h"
 #include "adapter.h"
 
 static int order(const void *key, const void *addend) {
@@ -39,7 +40,7 @@ static pl_status add_low_rank(pl_pass *p, pl_tensor out, pl_tensor x, const pl_a
     pl_error *err = &p->call.err;
     const pl_span *last = &spans[n_spans - 1];
     int64_t first = spans[0].first_row, n = last->first_row + last->n_rows - first;
-    pl_tensor low = {0}, delta = {0};
+    pl_tensor low = {0}, delta = {0}, factor;
     TRY(pl_tensor_narrow(&out, 0, first, n, err));
     TRY(pl_tensor_narrow(&x, 0, first, n, err));
     TRY(pl_op_linear(&p->call, &low, &x, (const pl_linear *[]){&addend->a}, 1));
@@ -47,10 +48,11 @@ static pl_status add_low_rank(pl_pass *p, pl_tensor out, pl_tensor x, const pl_a
         pl_tensor rows = low;
         float scale = addend->scale * spans[i].seq->adapters->uses[use].scale;
         TRY(pl_tensor_narrow(&rows, 0, spans[i].first_row - first, spans[i].n_rows, err));
-        if (scale != 1) TRY(pl_op_scale_rows_(&p->call, &rows, scale));
+        TRY(pl_tensor_wrap(&factor, PL_F32, 0, NULL, &scale, err));
+        if (scale != 1) TRY(pl_op_binary_(&p->call, &rows, &factor, PL_MUL));
     }
     TRY(pl_op_linear(&p->call, &delta, &low, (const pl_linear *[]){&addend->b}, 1));
-    return pl_op_add_rows_(&p->call, &out, &delta);
+    return pl_op_binary_(&p->call, &out, &delta, PL_ADD);
 }
 
 pl_status pl_adapt(pl_pass *p, pl_tensor *out, const pl_tensor *x, const pl_linear *linear,

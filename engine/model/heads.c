@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "../base/error.h"
-#include "pass.h"
+#include "adapter.h"
 
 enum { N_INPUTS = 3 };
 static const pl_point input_points[N_INPUTS] = {PL_HOOK_Q_INPUT, PL_HOOK_K_INPUT, PL_HOOK_V_INPUT};
@@ -139,6 +139,13 @@ static pl_status project_changed(pl_pass *p, int layer, pl_tensor *q, const pl_t
     pl_linear one;
     TRY(rows_of_head(&one, linear, head, d_head, &p->call.err));
     TRY(pl_op_linear(&p->call, &out, &x, (const pl_linear *[]){&one}, 1));
+    if (p->adapted) {
+        const pl_cut cut = {.first_out = head * d_head, .n_out = d_head};
+        pl_span *spans;
+        int64_t n_spans;
+        TRY(pl_spans_of_rows(p, &spans, &n_spans, rows, n));
+        TRY(pl_adapt(p, &out, &x, linear, &cut, spans, n_spans));
+    }
     for (int64_t i = 0; i < n; i++) copy_row(head_row(q, rows[i], head), row_of(&out, i), d_head);
     return PL_OK;
 }
@@ -195,7 +202,9 @@ static pl_status result_of_head(pl_pass *p, pl_tensor *result, const pl_tensor *
     pl_tensor out = *result, x = *z;
     TRY(pl_tensor_select(&out, 1, head, &p->call.err));
     pl_linear one;
+    pl_cut cut = {0};
     if (columns_of_head(&one, o, head, d_head)) {
+        cut = (pl_cut){.first_in = head * d_head, .n_in = d_head};
         TRY(pl_tensor_narrow(&x, 1, head * d_head, d_head, &p->call.err));
     } else { /* all of W_O, and zeros for the other heads */
         one = (pl_linear){.w = o->w, .transposed = o->transposed};
@@ -205,7 +214,8 @@ static pl_status result_of_head(pl_pass *p, pl_tensor *result, const pl_tensor *
             copy_row(row_of(&x, row) + head * d_head, row_of(z, row) + head * d_head, d_head);
         }
     }
-    return pl_op_linear(&p->call, &out, &x, (const pl_linear *[]){&one}, 1);
+    TRY(pl_op_linear(&p->call, &out, &x, (const pl_linear *[]){&one}, 1));
+    return p->adapted ? pl_adapt(p, &out, &x, o, &cut, p->spans, p->n_spans) : PL_OK;
 }
 
 /* out[row] = sum over heads of result[row, head], + b_O */

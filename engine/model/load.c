@@ -547,9 +547,18 @@ static pl_status describe_pooling(pl_config *config, const pl_model_files *files
 
 static pl_status describe(pl_config *config, const pl_family **family, const pl_families *set,
                           const pl_weights_file *file, const pl_model_files *files, pl_error *err) {
-    if (file->gguf) return pl_describe_gguf(config, family, set, file->gguf, err);
     char path[PL_PATH_MAX + 32];
+    snprintf(path, sizeof path, "%s/adapter_config.json", files->folder);
+    pl_gguf_string type = {0};
+    if (file->gguf) pl_gguf_find_string(file->gguf, "general.type", &type);
+    bool adapter = file->gguf ? pl_gguf_string_is(type, "adapter") : access(path, F_OK) == 0;
     snprintf(path, sizeof path, "%s/config.json", files->folder);
+    if (adapter && (file->gguf || access(path, F_OK) != 0)) {
+        return pl_fail(err, PL_ERR_ARGUMENT,
+                       "%s: is an adapter: load the model that it is for, and put it on that",
+                       files->weights);
+    }
+    if (file->gguf) return pl_describe_gguf(config, family, set, file->gguf, err);
     json_t *json = NULL;
     pl_status status = PL_OK;
     if (file->params && access(path, F_OK) != 0) {

@@ -20,7 +20,16 @@ function cli.usage(format, ...)
   error(setmetatable({ kind = "usage", message = format:format(...) }, Mistake), 0)
 end
 
---- An argparse parser with -m/--model, -t/--threads, --seed and --help.
+--- A converter for argparse: "path" or "path:scale".
+---@param text string
+---@return {path: string, scale: number}
+function cli.adapter(text)
+  local path, scale = text:match("^(.+):([-+.%w]+)$")
+  if tonumber(scale) then return { path = path, scale = tonumber(scale) } end
+  return { path = text, scale = 1 }
+end
+
+--- An argparse parser with -m/--model, -t/--threads, --adapter, --seed and --help.
 ---@param name string of the program
 ---@param description string
 ---@return table parser
@@ -31,6 +40,8 @@ function cli.parser(name, description)
     :argname "NAME"
   parser:option("-t --threads", "How many threads (default: as many as cores)"):argname "N"
     :convert(cli.whole(1))
+  parser:option("--adapter", "A low-rank adapter for the model, at SCALE (1)"):argname "PATH[:SCALE]"
+    :count("*"):convert(cli.adapter)
   parser:option("--seed", "Where random numbers begin (default: anew each time)"):argname "N"
     :convert(cli.whole(0))
   return parser
@@ -73,14 +84,18 @@ function cli.parse(parser)
   return args
 end
 
---- The model that -m names, on -t threads.
+--- The model that -m names, on -t threads, with the adapters that --adapter names.
 ---@param args table of cli.parse
 ---@param opts? table more options of pl.load
 ---@return perilune.Model
 function cli.load(args, opts)
   local all = { threads = args.threads }
   for key, value in pairs(opts or {}) do all[key] = value end
-  return pl.load(args.model, all)
+  local model = pl.load(args.model, all)
+  for _, adapter in ipairs(args.adapter or {}) do
+    model:set_adapter(model:load_adapter(adapter.path), adapter.scale)
+  end
+  return model
 end
 
 --- A converter for argparse: whole numbers from `least` on.

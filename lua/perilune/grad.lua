@@ -25,7 +25,8 @@ return function(pl, core)
     for i, row in ipairs(rows) do items[i] = { model:sequence(), row, types = types } end
     local logits
     local activations, anything = core.recording()
-    if activations or (anything and model.is_trainable) then
+    local trains = model.is_trainable or core.trains_adapter(model.default_session)
+    if activations or (anything and trains) then
       logits = core.forward(items)
     else
       for _, item in ipairs(items) do item.logits = "all" end

@@ -17,6 +17,11 @@ return function(pl, core)
 
   function Model:sequence() return self.default_session:sequence() end
 
+  function Model:set_adapter(adapter, scale)
+    self.default_session:set_adapter(adapter, scale)
+    return self
+  end
+
   -- The k largest of a [d_vocab] tensor with their pieces: {id, piece, value}, the best first.
   function Model:topk(values, k)
     local best, ids = values:topk(k or 5)
