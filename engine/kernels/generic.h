@@ -183,44 +183,37 @@ static void tile_transposed(pl_dtype dtype, float *out, size_t out_stride, const
 
 /* -- quantised tiles -------------------------------------------------------------------------- */
 
-/* Adding and taking away 1.5 * 2^23 rounds to the nearest whole number, ties to even. */
-ALWAYS_INLINE int8_t round_to_int8(float x) {
-    return (int8_t)((x + 12582912.0f) - 12582912.0f);
-}
-
 /* A block with NaN or infinity becomes NaN: d = NaN. */
 ALWAYS_INLINE void round_block(float *d, int16_t *sums, int8_t *q, const float *x, int n) {
-    float largest = 0;
-    int finite = 1;
-    for (int i = 0; i < n; i++) {
-        float a = fabsf(x[i]);
-        largest = a > largest ? a : largest;
-        finite &= a <= FLT_MAX;
+    lanes most = lanes_set(0);
+    for (int i = 0; i < n; i += PL_GROUP) most = lanes_magnitude(most, lanes_load(x + i));
+    float largest = lanes_magnitude_of(most);
+    if (!(largest <= FLT_MAX)) {
+        *d = NAN;
+        memset(sums, 0, (size_t)(n / PL_GROUP) * sizeof *sums);
+        memset(q, 0, (size_t)n);
+        return;
     }
-    float inverse = finite && largest > 0 ? 127.0f / largest : 0;
+    float inverse = largest > 0 ? 127.0f / largest : 0;
     if (!(inverse <= FLT_MAX)) inverse = 0; /* denormals too small to tell from zero */
-    *d = finite ? (inverse > 0 ? largest / 127.0f : 0) : NAN;
-    for (int i = 0; i < n; i++) q[i] = finite ? round_to_int8(x[i] * inverse) : 0;
-    for (int g = 0; g < n / PL_GROUP; g++) {
-        int sum = 0;
-        for (int i = 0; i < PL_GROUP; i++) sum += q[g * PL_GROUP + i];
-        sums[g] = (int16_t)sum;
+    *d = inverse > 0 ? largest / 127.0f : 0;
+    for (int i = 0; i < n; i += PL_GROUP) {
+        lanes scaled = lanes_mul(lanes_load(x + i), lanes_set(inverse));
+        sums[i / PL_GROUP] = (int16_t)lanes_store_i8(q + i, scaled);
     }
 }
 
 static void round_activations32(void *out, const float *x, size_t n) {
     for (size_t i = 0; i < n; i += 32) {
-        pl_activations32 a;
-        round_block(&a.d, a.sums, a.q, x + i, 32);
-        memcpy((pl_activations32 *)out + i / 32, &a, sizeof a);
+        pl_activations32 *a = (pl_activations32 *)out + i / 32;
+        round_block(&a->d, a->sums, a->q, x + i, 32);
     }
 }
 
 static void round_activations256(void *out, const float *x, size_t n) {
     for (size_t i = 0; i < n; i += 256) {
-        pl_activations256 a;
-        round_block(&a.d, a.sums, a.q, x + i, 256);
-        memcpy((pl_activations256 *)out + i / 256, &a, sizeof a);
+        pl_activations256 *a = (pl_activations256 *)out + i / 256;
+        round_block(&a->d, a->sums, a->q, x + i, 256);
     }
 }
 

@@ -55,7 +55,8 @@ typedef struct pl_kernels {
                                         size_t w_row_bytes, size_t n_out, const void *x,
                                         size_t x_row_bytes, size_t n_rows, size_t n_in);
     /* Rounds one row of activations to int8 blocks (each block's largest magnitude becomes 127)
-     * in the layout that tile_quantised[dtype] reads, pl_activation_row_bytes(dtype, n) bytes. */
+     * in the layout that tile_quantised[dtype] reads, pl_activation_row_bytes(dtype, n) bytes at a
+     * multiple of 4. */
     void (*round_activations[PL_N_DTYPES])(void *out, const float *x, size_t n);
 
     /* Any float or quantised type to float32, exactly as the format defines it. n is a multiple of

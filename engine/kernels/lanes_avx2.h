@@ -96,6 +96,32 @@ static inline lanes lanes_load_i8(const uint8_t *p) {
         _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p))),
         _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8))))};
 }
+static inline __m256i magnitude_half(__m256 a, __m256 b) {
+    const __m256i sign = _mm256_set1_epi32(INT32_MIN);
+    __m256i x = _mm256_andnot_si256(sign, _mm256_castps_si256(a));
+    return _mm256_max_epi32(x, _mm256_andnot_si256(sign, _mm256_castps_si256(b)));
+}
+static inline lanes lanes_magnitude(lanes a, lanes b) {
+    return (lanes){_mm256_castsi256_ps(magnitude_half(a.lo, b.lo)),
+                   _mm256_castsi256_ps(magnitude_half(a.hi, b.hi))};
+}
+static inline float lanes_magnitude_of(lanes a) {
+    __m256i eight = magnitude_half(a.lo, a.hi);
+    __m128i x = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    x = _mm_max_epi32(x, _mm_shuffle_epi32(x, 0x4e));
+    x = _mm_max_epi32(x, _mm_shuffle_epi32(x, 0xb1));
+    return _mm_cvtss_f32(_mm_castsi128_ps(x));
+}
+static inline int lanes_store_i8(int8_t *p, lanes a) {
+    __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi));
+    words = _mm256_permute4x64_epi64(words, 0xd8);
+    __m128i bytes =
+        _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    _mm_storeu_si128((__m128i *)p, bytes);
+    __m128i raised = _mm_xor_si128(bytes, _mm_set1_epi8(-128)); /* by 128 */
+    __m128i sums = _mm_sad_epu8(raised, _mm_setzero_si128());
+    return _mm_cvtsi128_si32(sums) + _mm_extract_epi32(sums, 2) - 16 * 128;
+}
 static inline lanes lanes_set_f16(uint16_t half) {
     return lanes_set(_cvtsh_ss(half));
 }

@@ -76,6 +76,28 @@ static inline lanes lanes_load_bf16(const uint16_t *p) {
 static inline lanes lanes_load_i8(const uint8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
+static inline lanes lanes_magnitude(lanes a, lanes b) {
+    const __m512i sign = _mm512_set1_epi32(INT32_MIN);
+    __m512i x = _mm512_andnot_si512(sign, _mm512_castps_si512(a));
+    __m512i y = _mm512_andnot_si512(sign, _mm512_castps_si512(b));
+    return _mm512_castsi512_ps(_mm512_max_epi32(x, y));
+}
+static inline float lanes_magnitude_of(lanes a) {
+    __m512i bits = _mm512_castps_si512(lanes_magnitude(a, a));
+    __m256i eight =
+        _mm256_max_epi32(_mm512_castsi512_si256(bits), _mm512_extracti64x4_epi64(bits, 1));
+    __m128i x = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    x = _mm_max_epi32(x, _mm_shuffle_epi32(x, 0x4e));
+    x = _mm_max_epi32(x, _mm_shuffle_epi32(x, 0xb1));
+    return _mm_cvtss_f32(_mm_castsi128_ps(x));
+}
+static inline int lanes_store_i8(int8_t *p, lanes a) {
+    __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a));
+    _mm_storeu_si128((__m128i *)p, bytes);
+    __m128i raised = _mm_xor_si128(bytes, _mm_set1_epi8(-128)); /* by 128 */
+    __m128i sums = _mm_sad_epu8(raised, _mm_setzero_si128());
+    return _mm_cvtsi128_si32(sums) + _mm_extract_epi32(sums, 2) - 16 * 128;
+}
 static inline lanes lanes_set_f16(uint16_t half) {
     return _mm512_set1_ps(_cvtsh_ss(half));
 }

@@ -110,6 +110,30 @@ static inline lanes lanes_load_i8(const uint8_t *p) {
                     vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
                     vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
 }
+static inline lanes lanes_magnitude(lanes a, lanes b) {
+    FOR_PARTS {
+        uint32x4_t x = vreinterpretq_u32_f32(vabsq_f32(a.v[i]));
+        uint32x4_t y = vreinterpretq_u32_f32(vabsq_f32(b.v[i]));
+        a.v[i] = vreinterpretq_f32_u32(vmaxq_u32(x, y));
+    }
+    return a;
+}
+static inline float lanes_magnitude_of(lanes a) {
+    a = lanes_magnitude(a, a);
+    lanes low = {{a.v[0], a.v[1]}}, high = {{a.v[2], a.v[3]}};
+    low = lanes_magnitude(low, high);
+    uint32x4_t four = vmaxq_u32(vreinterpretq_u32_f32(low.v[0]), vreinterpretq_u32_f32(low.v[1]));
+    return vgetq_lane_f32(vreinterpretq_f32_u32(vdupq_n_u32(vmaxvq_u32(four))), 0);
+}
+static inline int lanes_store_i8(int8_t *p, lanes a) {
+    int16x8_t low =
+        vcombine_s16(vmovn_s32(vcvtnq_s32_f32(a.v[0])), vmovn_s32(vcvtnq_s32_f32(a.v[1])));
+    int16x8_t high =
+        vcombine_s16(vmovn_s32(vcvtnq_s32_f32(a.v[2])), vmovn_s32(vcvtnq_s32_f32(a.v[3])));
+    int8x16_t bytes = vcombine_s8(vmovn_s16(low), vmovn_s16(high));
+    vst1q_s8(p, bytes);
+    return vaddlvq_s8(bytes);
+}
 static inline lanes lanes_set_f16(uint16_t half) {
     lanes r;
     FOR_PARTS r.v[i] = vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(half)));

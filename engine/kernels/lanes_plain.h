@@ -111,6 +111,29 @@ static inline lanes lanes_load_i8(const uint8_t *p) {
     FOR_LANES r.v[i] = (float)(int8_t)p[i];
     return r;
 }
+/* The larger of two magnitudes; infinity is above all numbers and NaN above infinity. */
+static inline lanes lanes_magnitude(lanes a, lanes b) {
+    FOR_LANES {
+        float x = fabsf(a.v[i]), y = fabsf(b.v[i]);
+        a.v[i] = y > x || isnan(y) ? y : x;
+    }
+    return a;
+}
+static inline float lanes_magnitude_of(lanes a) {
+    float most = 0;
+    FOR_LANES most = fabsf(a.v[i]) > most || isnan(a.v[i]) ? fabsf(a.v[i]) : most;
+    return most;
+}
+/* Rounds to signed bytes, ties to even; the sum of the sixteen. |a| < 127.5. Adding and taking away
+ * 1.5 * 2^23 rounds to the nearest whole number. */
+static inline int lanes_store_i8(int8_t *p, lanes a) {
+    int sum = 0;
+    FOR_LANES {
+        p[i] = (int8_t)((a.v[i] + 12582912.0f) - 12582912.0f);
+        sum += p[i];
+    }
+    return sum;
+}
 static inline lanes lanes_set_f16(uint16_t half) {
     return lanes_set(half_to_float(half));
 }

@@ -196,11 +196,46 @@ static void random_block(uint8_t *block, pl_dtype dtype, pl_random *random) {
     }
 }
 
+/* Rounding to int8, element by element as the contract says it. */
+static void check_rounding(const pl_kernels *plain, const pl_kernels *k) {
+    (void)plain;
+    enum { N = 256 };
+    static const float odd[] = {0,     -0.0f, 1e-45f, 3e-39f,   -FLT_MIN, 0.5f,
+                                -1.5f, 2.5f,  126.5f, -FLT_MAX, INFINITY, NAN};
+    _Alignas(4) char rounded[sizeof(pl_activations256)];
+    float x[N];
+    pl_random random = {.seed = 21};
+    for (size_t i = 0; i < 8 * sizeof odd / sizeof *odd; i++) {
+        float size = i % 8 < 4 ? powf(10, 3 * (float)(i % 8)) : powf(10, -11 * (float)(i % 8 - 3));
+        for (int j = 0; j < N; j++) x[j] = i % 8 ? size * pl_random_normal(&random) : 0;
+        x[i % N] = odd[i / 8];
+        float largest = 0;
+        for (int j = 0; j < N; j++) {
+            largest = fabsf(x[j]) > largest || isnan(x[j]) ? fabsf(x[j]) : largest;
+        }
+        k->round_activations[PL_Q4_K](rounded, x, N);
+        pl_activations256 got;
+        memcpy(&got, rounded, sizeof got);
+        bool zero = largest == 0 || 127 / largest > FLT_MAX;
+        if (!(largest <= FLT_MAX)) {
+            assert_true(isnan(got.d));
+            continue;
+        }
+        assert_true(got.d == (zero ? 0 : largest / 127));
+        for (int j = 0, sum = 0; j < N; j++) {
+            float scaled = zero ? 0 : x[j] * (127 / largest);
+            assert_int_equal(got.q[j], (int)nearbyintf(scaled));
+            sum = (j % 16 ? sum : 0) + got.q[j];
+            if (j % 16 == 15) assert_int_equal(got.sums[j / 16], sum);
+        }
+    }
+}
+
 static void check_quantised(const pl_kernels *plain, const pl_kernels *k) {
     enum { BLOCKS = 3, OUT = 37, IN = 256 * BLOCKS };
     static uint8_t w[OUT * BLOCKS * 8 * 40];
     static float got[ROWS * OUT], ref[ROWS * OUT], alone[OUT];
-    static char rounded[ROWS * IN * 2], rounded_plain[ROWS * IN * 2];
+    static _Alignas(4) char rounded[ROWS * IN * 2], rounded_plain[ROWS * IN * 2];
     static float x[ROWS * IN], wide[OUT * IN], wide_plain[OUT * IN];
     pl_random random = {.seed = 9};
     for (int dtype = PL_Q4_0; dtype < PL_N_DTYPES; dtype++) {
@@ -310,6 +345,10 @@ static void check_attention_q8_0(const pl_kernels *plain, const pl_kernels *k) {
     }
 }
 
+static void test_activations_are_rounded_to_nearest(void **state) {
+    (void)state;
+    for_each_isa(check_rounding);
+}
 static void test_attention_is_alike_on_every_isa(void **state) {
     (void)state;
     for_each_isa(check_attention);
@@ -459,6 +498,7 @@ int main(void) {
         cmocka_unit_test(test_norms_are_alike_on_every_isa),
         cmocka_unit_test(test_tiles_sum_in_one_order),
         cmocka_unit_test(test_quantised_tiles_are_alike_and_near),
+        cmocka_unit_test(test_activations_are_rounded_to_nearest),
         cmocka_unit_test(test_attention_is_alike_on_every_isa),
         cmocka_unit_test(test_halves_are_exact),
         cmocka_unit_test(test_functions_are_near_float64),
