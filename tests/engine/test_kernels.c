@@ -280,6 +280,13 @@ static void check_quantised(const pl_kernels *plain, const pl_kernels *k) {
                 if (r == 3) assert_true(got[r * OUT + j] == 0);
             }
         }
+        for (size_t n = info->block_elements; n < IN; n += 96) { /* any number of blocks */
+            if (n % info->block_elements) continue;
+            k->tile_quantised[dtype](got, OUT, w, row_bytes, OUT, rounded, act_bytes, ROWS, n);
+            plain->tile_quantised[dtype](ref, OUT, w, row_bytes, OUT, rounded, act_bytes, ROWS, n);
+            assert_same(got, ref, ROWS * OUT, info->name, n);
+        }
+        plain->tile_quantised[dtype](ref, OUT, w, row_bytes, OUT, rounded, act_bytes, ROWS, IN);
         for (size_t n = 0; n <= OUT; n += 3) { /* any number of columns; no elements: zeros */
             memset(got, 0, sizeof got);
             k->tile_quantised[dtype](got, OUT, w, row_bytes, n, rounded, act_bytes, 2, IN);
