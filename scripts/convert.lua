@@ -17,6 +17,7 @@ parser:argument("paths", "The model (a file, a folder, a hub id; or -m), and whe
 parser:option("--dtype", "Type of the matrices"):choices { "f32", "f16", "bf16" }
 
 local args = cli.parse(parser)
+cli.refuse_adapters(args)
 local output = table.remove(args.paths)
 args.model = args.paths[1] or args.model
 if not args.model then cli.usage("the model to convert is missing\n%s", parser:get_usage()) end

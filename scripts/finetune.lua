@@ -24,6 +24,7 @@ parser:option("--checkpoint", "A file to go on from when started again"):argname
 parser:option("--dtype", "The type of the tuned model's matrices"):argname "TYPE":default "f32"
 
 local args = cli.parse(parser)
+cli.refuse_adapters(args)
 local base = cli.load(args)
 local list = examples.read(base, args.data)
 local model = base:trainable({ threads = args.threads })

@@ -29,6 +29,7 @@ parser:option("--max-new-tokens", "Length of a continuation"):argname "N":conver
 parser:option("--dtype", "The type of the new model's matrices"):argname "TYPE":default "f32"
 
 local args = cli.parse(parser)
+cli.refuse_adapters(args)
 if (args.pairs == nil) == (args.reward == nil) then cli.usage("either a file of pairs, or --reward FILE.lua") end
 local old = cli.load(args)
 local model = old:trainable({ threads = args.threads })

@@ -19,6 +19,7 @@ parser:argument("type", "What the matrices become: q8_0, q4_k_m, ...")
 parser:option("--imatrix", "An importance matrix, of `perilune imatrix` or llama.cpp's"):argname "FILE"
 
 local args = cli.parse(parser)
+cli.refuse_adapters(args)
 if args.model then cli.usage("-m: the model to quantise is the first argument") end
 if not args.output:find("%.gguf$") then cli.usage("%s: quantised models are GGUF files", args.output) end
 args.model = args.input

@@ -34,6 +34,7 @@ parser:option("--weight-decay"):argname "X":convert(tonumber):default "0.1"
 parser:option("--beta2", "AdamW's memory of squared gradients"):argname "X":convert(tonumber):default "0.99"
 parser:option("--every", "Steps between measurements"):argname "N":convert(cli.whole(1)):default "250"
 parser:option("--dtype", "The type of the weights in model.gguf"):argname "TYPE":default "f32"
+parser:option("--name", "What the model is called in it (default: its family)"):argname "NAME"
 
 local args = cli.parse(parser)
 local seed = args.seed or 0
@@ -106,6 +107,6 @@ local run = pl.fit({
   end,
   checkpoint = out .. "checkpoint.safetensors", curve = out .. "loss.svg", tokens_per_step = args.batch * args.ctx,
 })
-model:save(out .. "model.gguf", { dtype = args.dtype })
+model:save(out .. "model.gguf", { dtype = args.dtype, name = args.name })
 say("%s%d steps in %.0f s; the model is %smodel.gguf", run.resumed_at and "resumed; " or "",
   run.step - (run.resumed_at or 0), run.seconds, out)

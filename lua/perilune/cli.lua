@@ -98,6 +98,13 @@ function cli.load(args, opts)
   return model
 end
 
+--- Ends the script where --adapter is given and the program makes a model of the base alone.
+---@param args table of cli.parse
+function cli.refuse_adapters(args)
+  if #args.adapter == 0 then return end
+  cli.usage("--adapter: merge it first, with perilune lora --adapter %s --merge FILE", args.adapter[1].path)
+end
+
 --- A converter for argparse: whole numbers from `least` on.
 ---@param least integer
 ---@return fun(text: string): integer?, string?

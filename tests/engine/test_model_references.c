@@ -466,7 +466,7 @@ static void hold_prompt(pl_session *session, const json_t *prompt) {
 }
 
 /* The embedded model's own file and references: what every user's test run has. */
-static void test_default_model_equals_pytorch(void **state) {
+static void test_default_model_equals_float64_in_numpy(void **state) {
     (void)state;
     static const pl_point points[] = {PL_HOOK_RESID_PRE, PL_HOOK_RESID_MID, PL_HOOK_RESID_POST,
                                       PL_HOOK_PATTERN, PL_HOOK_LN_FINAL_NORMALIZED};
@@ -773,7 +773,7 @@ int main(void) {
         cmocka_unit_test(test_sorting_model_shows_its_published_activations),
         cmocka_unit_test(test_stories_logits_are_those_of_llama_cpp),
         cmocka_unit_test(test_stories_tell_the_published_story),
-        cmocka_unit_test(test_default_model_equals_pytorch),
+        cmocka_unit_test(test_default_model_equals_float64_in_numpy),
         cmocka_unit_test(test_learned_positions),
         cmocka_unit_test(test_norms_after_the_addition_without_causal_mask),
         cmocka_unit_test(test_norms_in_every_slot),

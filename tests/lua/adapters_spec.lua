@@ -214,7 +214,8 @@ describe("adapters", function()
     local seq = model:sequence():set_adapter(model:load_adapter(out))
     near(merged:forward(ids), seq:extend(ids, { logits = "all" }), 1e-4)
     for message, args in pairs { ["which --adapter"] = { "lora", "--merge", "x.gguf" },
-      ["is an adapter"] = { "generate", "-m", out, "x" }, ["No such file"] = { "lora", folder .. "/none.txt" } } do
+      ["--merge FILE"] = { "convert", "--adapter", "x", "y.gguf" }, ["is an adapter"] = { "generate", "-m", out, "x" },
+      ["No such file"] = { "lora", folder .. "/none.txt" } } do
       status, _, why = program.run(args)
       assert.are_not.equal(0, status)
       assert.is_truthy(why:find(message, 1, true), why)

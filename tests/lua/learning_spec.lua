@@ -133,7 +133,7 @@ describe("learning:", function()
       assert.is_true(tonumber(value) > 0.9)
     end
     assert.are.equal(5, n)
-    has(out, "336 places", "single heads, at all tokens: estimate", "single heads, at all tokens: exact")
+    has(out, "all of them", "single heads, at all tokens: estimate", "single heads, at all tokens: exact")
     local wanted = tonumber(out:match("a difference of (%S+)"))
     local errors = {}
     for points, sum, off in out:gmatch("(%d+) points: the shares add up to (%S+), off by (%S+)\n") do
