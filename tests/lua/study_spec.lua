@@ -361,7 +361,7 @@ describe("the programs that look inside", function()
       local raw = file:read("a")
       file:close()
       assert.are.equal(coloured, raw:find("\27[48;5;", 1, true) ~= nil)
-      terminal.from = 1
+      screen.from = 1
       assert.are.equal(0, screen:close())
       screen:remove()
     end
