@@ -119,7 +119,7 @@ describe("the pages", function()
   it("name only functions that the library has", function()
     local owners = { model = "Model", seq = "Sequence", handle = "Hook", chain = "Chain" }
     local described, n = {}, 0
-    for _, file in ipairs({ "model", "study", "training", "sampler" }) do
+    for _, file in ipairs({ "model", "study", "training", "adapters", "sampler" }) do
       for name in io.open("lua/perilune/meta/" .. file .. ".lua"):read("a"):gmatch("\nfunction ([%w_]+:[%w_]+)") do
         described[name] = true
       end
