@@ -46,9 +46,9 @@ ALWAYS_INLINE lanes load_as_n(pl_dtype dtype, const void *row, size_t k, size_t 
 
 /* -- tiles ----------------------------------------------------------------------------------- */
 
-/* R rows by J columns of sums in registers. ahead: the columns that come next are fetched
- * meanwhile, which is for the first rows to do. */
-ALWAYS_INLINE void register_tile(pl_dtype dtype, int R, int J, bool ahead, float *out,
+/* R rows by J columns of sums in registers. ahead: J columns that are fetched meanwhile, which is
+ * for the first rows to do, or NULL. */
+ALWAYS_INLINE void register_tile(pl_dtype dtype, int R, int J, const char *ahead, float *out,
                                  size_t out_stride, const char *w, size_t w_row_bytes,
                                  const float *x, size_t x_stride, size_t n_in) {
     lanes sum[TILE_R * TILE_J];
@@ -58,8 +58,7 @@ ALWAYS_INLINE void register_tile(pl_dtype dtype, int R, int J, bool ahead, float
         lanes column[TILE_J];
         if (ahead) {
             for (int j = 0; j < J; j++) {
-                __builtin_prefetch(w + (size_t)(J + j) * w_row_bytes +
-                                   k * (dtype == PL_F32 ? 4 : 2));
+                __builtin_prefetch(ahead + (size_t)j * w_row_bytes + k * (dtype == PL_F32 ? 4 : 2));
             }
         }
 #pragma GCC unroll 8
@@ -89,51 +88,57 @@ ALWAYS_INLINE void register_tile(pl_dtype dtype, int R, int J, bool ahead, float
 }
 
 /* All rows with J columns, which stay in the nearest cache meanwhile. */
-ALWAYS_INLINE void tile_rows(pl_dtype dtype, int J, float *out, size_t out_stride, const char *w,
-                             size_t w_row_bytes, const float *x, size_t x_stride, size_t n_rows,
-                             size_t n_in) {
+ALWAYS_INLINE void tile_rows(pl_dtype dtype, int J, const char *ahead, float *out,
+                             size_t out_stride, const char *w, size_t w_row_bytes, const float *x,
+                             size_t x_stride, size_t n_rows, size_t n_in) {
     size_t r = 0;
     if (n_rows >= TILE_R) {
-        register_tile(dtype, TILE_R, J, true, out, out_stride, w, w_row_bytes, x, x_stride, n_in);
+        register_tile(dtype, TILE_R, J, ahead, out, out_stride, w, w_row_bytes, x, x_stride, n_in);
         for (r = TILE_R; r + TILE_R <= n_rows; r += TILE_R) {
-            register_tile(dtype, TILE_R, J, false, out + r * out_stride, out_stride, w, w_row_bytes,
+            register_tile(dtype, TILE_R, J, NULL, out + r * out_stride, out_stride, w, w_row_bytes,
                           x + r * x_stride, x_stride, n_in);
         }
     } else if (n_rows > 0) {
-        register_tile(dtype, 1, J, true, out, out_stride, w, w_row_bytes, x, x_stride, n_in);
+        register_tile(dtype, 1, J, ahead, out, out_stride, w, w_row_bytes, x, x_stride, n_in);
         r = 1;
     }
     for (; r < n_rows; r++) {
-        register_tile(dtype, 1, J, false, out + r * out_stride, out_stride, w, w_row_bytes,
+        register_tile(dtype, 1, J, NULL, out + r * out_stride, out_stride, w, w_row_bytes,
                       x + r * x_stride, x_stride, n_in);
     }
 }
 
-ALWAYS_INLINE void tile_as(pl_dtype dtype, float *out, size_t out_stride, const void *w,
-                           size_t w_row_bytes, size_t n_out, const float *x, size_t x_stride,
-                           size_t n_rows, size_t n_in) {
+/* Meanwhile the columns from `next` on are fetched. */
+ALWAYS_INLINE void tile_as(pl_dtype dtype, const char *next, float *out, size_t out_stride,
+                           const void *w, size_t w_row_bytes, size_t n_out, const float *x,
+                           size_t x_stride, size_t n_rows, size_t n_in) {
     const char *column = w;
     size_t j = 0;
-    for (; j + TILE_J <= n_out; j += TILE_J, column += TILE_J * w_row_bytes) {
-        tile_rows(dtype, TILE_J, out + j, out_stride, column, w_row_bytes, x, x_stride, n_rows,
-                  n_in);
+    for (; j + TILE_J <= n_out;
+         j += TILE_J, column += TILE_J * w_row_bytes, next += TILE_J * w_row_bytes) {
+        tile_rows(dtype, TILE_J, next, out + j, out_stride, column, w_row_bytes, x, x_stride,
+                  n_rows, n_in);
     }
-    for (; j < n_out; j++, column += w_row_bytes) {
-        tile_rows(dtype, 1, out + j, out_stride, column, w_row_bytes, x, x_stride, n_rows, n_in);
+    for (; j < n_out; j++, column += w_row_bytes, next += w_row_bytes) {
+        tile_rows(dtype, 1, next, out + j, out_stride, column, w_row_bytes, x, x_stride, n_rows,
+                  n_in);
     }
 }
 
 static void tile_f32(float *out, size_t out_stride, const void *w, size_t w_row_bytes, size_t n_out,
                      const float *x, size_t x_stride, size_t n_rows, size_t n_in) {
-    tile_as(PL_F32, out, out_stride, w, w_row_bytes, n_out, x, x_stride, n_rows, n_in);
+    tile_as(PL_F32, (const char *)w + TILE_J * w_row_bytes, out, out_stride, w, w_row_bytes, n_out,
+            x, x_stride, n_rows, n_in);
 }
 static void tile_f16(float *out, size_t out_stride, const void *w, size_t w_row_bytes, size_t n_out,
                      const float *x, size_t x_stride, size_t n_rows, size_t n_in) {
-    tile_as(PL_F16, out, out_stride, w, w_row_bytes, n_out, x, x_stride, n_rows, n_in);
+    tile_as(PL_F16, (const char *)w + TILE_J * w_row_bytes, out, out_stride, w, w_row_bytes, n_out,
+            x, x_stride, n_rows, n_in);
 }
 static void tile_bf16(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
                       size_t n_out, const float *x, size_t x_stride, size_t n_rows, size_t n_in) {
-    tile_as(PL_BF16, out, out_stride, w, w_row_bytes, n_out, x, x_stride, n_rows, n_in);
+    tile_as(PL_BF16, (const char *)w + TILE_J * w_row_bytes, out, out_stride, w, w_row_bytes, n_out,
+            x, x_stride, n_rows, n_in);
 }
 
 /* Up to sixteen columns of one row: sum l holds, for each column, what lane l of the other layout
@@ -562,28 +567,35 @@ static void rotate(float *x, const float *cosines, const float *sines, size_t n_
 /* -- attention --------------------------------------------------------------------------------- */
 
 static void attention_scores(float *scores, const float *q, const void *keys, pl_dtype dtype,
-                             size_t row_bytes, size_t n_keys, size_t d, float factor) {
+                             size_t row_bytes, size_t n_keys, size_t d, float factor,
+                             const void *next) {
+    const char *ahead = next ? next : keys;
     if (dtype == PL_F32) {
-        tile_as(PL_F32, scores, n_keys, keys, row_bytes, n_keys, q, d, 1, d);
+        tile_as(PL_F32, ahead, scores, n_keys, keys, row_bytes, n_keys, q, d, 1, d);
     } else if (dtype == PL_Q8_0) {
-        tile_as(PL_Q8_0, scores, n_keys, keys, row_bytes, n_keys, q, d, 1, d);
+        tile_as(PL_Q8_0, ahead, scores, n_keys, keys, row_bytes, n_keys, q, d, 1, d);
     } else {
-        tile_as(PL_F16, scores, n_keys, keys, row_bytes, n_keys, q, d, 1, d);
+        tile_as(PL_F16, ahead, scores, n_keys, keys, row_bytes, n_keys, q, d, 1, d);
     }
     row_scale(scores, scores, factor, n_keys);
 }
 
 enum { MIX_LANES = 4 }; /* columns of sixteen that are summed side by side */
 
-ALWAYS_INLINE void mix_as(pl_dtype dtype, int n_lanes, float *z, const float *pattern,
-                          const char *values, size_t row_bytes, size_t n_keys, size_t at) {
+ALWAYS_INLINE void mix_as(pl_dtype dtype, const char *ahead, int n_lanes, float *z,
+                          const float *pattern, const char *values, size_t row_bytes, size_t n_keys,
+                          size_t at) {
     lanes sum[MIX_LANES];
+    size_t element_bytes = dtype == PL_F32 ? 4 : dtype == PL_F16 ? 2 : 1; /* or nearly so */
     for (int j = 0; j < n_lanes; j++) sum[j] = lanes_set(0);
     for (size_t p = 0; p < n_keys; p++) {
         lanes weight = lanes_set(pattern[p]);
+        const char *row = values + p * row_bytes, *later = ahead + p * row_bytes;
 #pragma GCC unroll 4
         for (int j = 0; j < n_lanes; j++) {
-            lanes v = load_as(dtype, values + p * row_bytes, at + 16 * (size_t)j);
+            size_t k = at + 16 * (size_t)j;
+            if (dtype == PL_F32 || j % 2 == 0) __builtin_prefetch(later + k * element_bytes);
+            lanes v = load_as(dtype, row, k);
             sum[j] = lanes_fma(weight, v, sum[j]);
         }
     }
@@ -593,13 +605,13 @@ ALWAYS_INLINE void mix_as(pl_dtype dtype, int n_lanes, float *z, const float *pa
     }
 }
 
-ALWAYS_INLINE void mix_typed(pl_dtype dtype, float *z, const float *pattern, const char *values,
-                             size_t row_bytes, size_t n_keys, size_t d) {
+ALWAYS_INLINE void mix_typed(pl_dtype dtype, const char *ahead, float *z, const float *pattern,
+                             const char *values, size_t row_bytes, size_t n_keys, size_t d) {
     size_t i = 0;
     for (; i + 16 * MIX_LANES <= d; i += 16 * MIX_LANES) {
-        mix_as(dtype, MIX_LANES, z, pattern, values, row_bytes, n_keys, i);
+        mix_as(dtype, ahead, MIX_LANES, z, pattern, values, row_bytes, n_keys, i);
     }
-    for (; i + 16 <= d; i += 16) mix_as(dtype, 1, z, pattern, values, row_bytes, n_keys, i);
+    for (; i + 16 <= d; i += 16) mix_as(dtype, ahead, 1, z, pattern, values, row_bytes, n_keys, i);
     if (i == d) return;
     lanes sum = lanes_set(0);
     for (size_t p = 0; p < n_keys; p++) {
@@ -610,13 +622,14 @@ ALWAYS_INLINE void mix_typed(pl_dtype dtype, float *z, const float *pattern, con
 }
 
 static void attention_mix(float *z, const float *pattern, const void *values, pl_dtype dtype,
-                          size_t row_bytes, size_t n_keys, size_t d) {
+                          size_t row_bytes, size_t n_keys, size_t d, const void *next) {
+    const char *ahead = next ? next : values;
     if (dtype == PL_F32) {
-        mix_typed(PL_F32, z, pattern, values, row_bytes, n_keys, d);
+        mix_typed(PL_F32, ahead, z, pattern, values, row_bytes, n_keys, d);
     } else if (dtype == PL_Q8_0) {
-        mix_typed(PL_Q8_0, z, pattern, values, row_bytes, n_keys, d);
+        mix_typed(PL_Q8_0, ahead, z, pattern, values, row_bytes, n_keys, d);
     } else {
-        mix_typed(PL_F16, z, pattern, values, row_bytes, n_keys, d);
+        mix_typed(PL_F16, ahead, z, pattern, values, row_bytes, n_keys, d);
     }
 }
 

@@ -101,14 +101,16 @@ typedef struct pl_kernels {
     /* -- attention over one page of keys or values, stored as `dtype` F32, F16 or Q8_0 ------
      * with Q8_0 d is a multiple of 32, and an element counts as scale * q, rounded to float32.
      * keys and values: row p at (char *)page + p * row_bytes, d elements.
+     * next: as many rows that will be read next, fetched meanwhile, or NULL.
      * scores[p] = factor * lanesum(q . key[p]) */
     void (*attention_scores)(float *scores, const float *q, const void *keys, pl_dtype dtype,
-                             size_t row_bytes, size_t n_keys, size_t d, float factor);
+                             size_t row_bytes, size_t n_keys, size_t d, float factor,
+                             const void *next);
     /* z[i] = z[i] + sum over p of pattern[p] * value[p][i]: a page's own sum runs over p
      * ascending by fused multiply-add from +0 and is then added to z, so that pages may be
      * computed apart and added in order. */
     void (*attention_mix)(float *z, const float *pattern, const void *values, pl_dtype dtype,
-                          size_t row_bytes, size_t n_keys, size_t d);
+                          size_t row_bytes, size_t n_keys, size_t d, const void *next);
 } pl_kernels;
 
 /* Products in less than float32, for precision "fast": rounded to bfloat16, summed in float32, in

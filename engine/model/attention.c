@@ -136,19 +136,35 @@ static int64_t kv_head(const attend_job *job, int64_t head) {
     return head / (config->n_heads / config->n_kv_heads);
 }
 
-/* Keys first <= position < end; scores[0] is position 0's. */
+static const uint8_t *keys_at(const attend_job *job, const pl_span *span, int64_t pos,
+                              int64_t head) {
+    const pl_page_pool *pool = job->p->pool;
+    const uint8_t *keys = pl_page_keys(pool, page_at(job, span, pos), kv_head(job, head));
+    return keys + (size_t)(pos % PL_PAGE_POSITIONS) * pool->row_bytes;
+}
+
+static const uint8_t *values_at(const attend_job *job, const pl_span *span, int64_t pos,
+                                int64_t head) {
+    return keys_at(job, span, pos, head) + job->p->pool->half_bytes;
+}
+
+/* Positions from pos on that lie in one page. */
+static int64_t run_length(int64_t pos, int64_t end) {
+    int64_t room = PL_PAGE_POSITIONS - pos % PL_PAGE_POSITIONS;
+    return end - pos < room ? end - pos : room;
+}
+
+/* Keys first <= position < end; scores[0] is position 0's. next: what is read afterwards. */
 static void score_row(const attend_job *job, const pl_span *span, int64_t row, int64_t head,
-                      float *scores, int64_t first, int64_t end) {
+                      float *scores, int64_t first, int64_t end, const uint8_t *next) {
     const pl_page_pool *pool = job->p->pool;
     const pl_kernels *kernels = job->p->call.kernels;
     for (int64_t pos = first, n; pos < end; pos += n) {
-        int64_t at = pos % PL_PAGE_POSITIONS;
-        n = end - pos < PL_PAGE_POSITIONS - at ? end - pos : PL_PAGE_POSITIONS - at;
-        const uint8_t *keys = pl_page_keys(pool, page_at(job, span, pos), kv_head(job, head));
+        n = run_length(pos, end);
         kernels->attention_scores(scores + pos, head_row(job->q, row, head),
-                                  keys + (size_t)at * pool->row_bytes, pool->dtype, pool->row_bytes,
-                                  (size_t)n, (size_t)pool->d_head,
-                                  job->p->model->config.attn_scale);
+                                  keys_at(job, span, pos, head), pool->dtype, pool->row_bytes,
+                                  (size_t)n, (size_t)pool->d_head, job->p->model->config.attn_scale,
+                                  pos + n < end ? keys_at(job, span, pos + n, head) : next);
     }
     float cap = job->p->model->config.attn_softcap, *x = scores + first;
     if (cap <= 0) return;
@@ -158,21 +174,28 @@ static void score_row(const attend_job *job, const pl_span *span, int64_t row, i
 }
 
 static void mix_row(const attend_job *job, const pl_span *span, int64_t row, int64_t head,
-                    const float *pattern, int64_t first, int64_t end) {
+                    const float *pattern, int64_t first, int64_t end, const uint8_t *next) {
     const pl_page_pool *pool = job->p->pool;
     float *z = (float *)job->z->data + row * job->z->stride[0] + head * job->z->stride[1];
     for (int64_t i = 0; i < pool->d_head; i++) z[i] = 0;
     for (int64_t pos = first, n; pos < end; pos += n) {
-        int64_t at = pos % PL_PAGE_POSITIONS;
-        n = end - pos < PL_PAGE_POSITIONS - at ? end - pos : PL_PAGE_POSITIONS - at;
-        const uint8_t *values = pl_page_values(pool, page_at(job, span, pos), kv_head(job, head));
-        job->p->call.kernels->attention_mix(z, pattern + pos, values + (size_t)at * pool->row_bytes,
-                                            pool->dtype, pool->row_bytes, (size_t)n,
-                                            (size_t)pool->d_head);
+        n = run_length(pos, end);
+        job->p->call.kernels->attention_mix(
+            z, pattern + pos, values_at(job, span, pos, head), pool->dtype, pool->row_bytes,
+            (size_t)n, (size_t)pool->d_head,
+            pos + n < end ? values_at(job, span, pos + n, head) : next);
     }
 }
 
 /* -- fused ---------------------------------------------------------------------------------- */
+
+/* What the task after `task` reads first; NULL where there is none. */
+static const uint8_t *next_keys(const attend_job *job, size_t task) {
+    int64_t row = (int64_t)(task + 1) % job->p->n_rows, head = (int64_t)(task + 1) / job->p->n_rows;
+    if (head == job->p->model->config.n_heads) return NULL;
+    const pl_span *span = span_of(job->p, row);
+    return keys_at(job, span, first_key(job, visible_end(job, span, row)), head);
+}
 
 static void attend_row(void *context, size_t task, int thread) {
     const attend_job *job = context;
@@ -180,9 +203,9 @@ static void attend_row(void *context, size_t task, int thread) {
     const pl_span *span = span_of(job->p, row);
     int64_t end = visible_end(job, span, row), first = first_key(job, end);
     float *scores = job->scratch + thread * job->scratch_keys;
-    score_row(job, span, row, head, scores, first, end);
+    score_row(job, span, row, head, scores, first, end, values_at(job, span, first, head));
     job->p->call.kernels->softmax(scores + first, scores + first, (size_t)(end - first));
-    mix_row(job, span, row, head, scores, first, end);
+    mix_row(job, span, row, head, scores, first, end, next_keys(job, task));
 }
 
 static pl_status attend_fused(pl_pass *p, attend_job *job) {
@@ -236,7 +259,7 @@ static void span_scores(void *context, size_t task, int thread) {
     (void)thread;
     const attend_job *job = context;
     span_row r = span_row_of(job, task);
-    score_row(job, job->span, r.row, r.head, r.scores, r.first, r.end);
+    score_row(job, job->span, r.row, r.head, r.scores, r.first, r.end, NULL);
     for (int64_t i = 0; i < r.first; i++) r.scores[i] = -INFINITY;
     for (int64_t i = r.end; i < r.n_keys; i++) r.scores[i] = -INFINITY;
 }
@@ -257,7 +280,7 @@ static void span_mix(void *context, size_t task, int thread) {
     const attend_job *job = context;
     span_row r = span_row_of(job, task);
     reach(&r, 0);
-    mix_row(job, job->span, r.row, r.head, r.scores, r.first, r.end);
+    mix_row(job, job->span, r.row, r.head, r.scores, r.first, r.end, NULL);
 }
 
 static pl_status attend_span(pl_pass *p, attend_job *job, const pl_span *span) {

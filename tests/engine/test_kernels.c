@@ -317,12 +317,12 @@ static void check_attention(const pl_kernels *plain, const pl_kernels *k) {
                 const void *rows = half ? (const void *)packed : (const void *)page;
                 pl_dtype dtype = half ? PL_F16 : PL_F32;
                 size_t row_bytes = D * (half ? 2 : 4);
-                k->attention_scores(out, q, rows, dtype, row_bytes, n, d, 0.125f);
-                plain->attention_scores(want, q, rows, dtype, row_bytes, n, d, 0.125f);
+                k->attention_scores(out, q, rows, dtype, row_bytes, n, d, 0.125f, NULL);
+                plain->attention_scores(want, q, rows, dtype, row_bytes, n, d, 0.125f, NULL);
                 assert_same(out, want, n, "attention_scores", d);
                 fill(out, d, 0, 4), memcpy(want, out, sizeof out);
-                k->attention_mix(out, pattern, rows, dtype, row_bytes, n, d);
-                plain->attention_mix(want, pattern, rows, dtype, row_bytes, n, d);
+                k->attention_mix(out, pattern, rows, dtype, row_bytes, n, d, NULL);
+                plain->attention_mix(want, pattern, rows, dtype, row_bytes, n, d, NULL);
                 assert_same(out, want, d, "attention_mix", d);
             }
         }
@@ -340,14 +340,14 @@ static void check_attention_q8_0(const pl_kernels *plain, const pl_kernels *k) {
         k->to_f32[PL_Q8_0](wide + i * D, packed + i * BYTES, D);
     }
     for (size_t d = 32; d <= D; d += 32) {
-        k->attention_scores(out, q, packed, PL_Q8_0, BYTES, KEYS, d, 0.5f);
-        plain->attention_scores(want, q, packed, PL_Q8_0, BYTES, KEYS, d, 0.5f);
+        k->attention_scores(out, q, packed, PL_Q8_0, BYTES, KEYS, d, 0.5f, NULL);
+        plain->attention_scores(want, q, packed, PL_Q8_0, BYTES, KEYS, d, 0.5f, NULL);
         assert_same(out, want, KEYS, "attention_scores", d);
-        plain->attention_scores(want, q, wide, PL_F32, D * sizeof(float), KEYS, d, 0.5f);
+        plain->attention_scores(want, q, wide, PL_F32, D * sizeof(float), KEYS, d, 0.5f, NULL);
         assert_same(out, want, KEYS, "attention_scores", d);
         fill(out, d, 0, 4), memcpy(want, out, sizeof out);
-        k->attention_mix(out, pattern, packed, PL_Q8_0, BYTES, KEYS, d);
-        plain->attention_mix(want, pattern, wide, PL_F32, D * sizeof(float), KEYS, d);
+        k->attention_mix(out, pattern, packed, PL_Q8_0, BYTES, KEYS, d, NULL);
+        plain->attention_mix(want, pattern, wide, PL_F32, D * sizeof(float), KEYS, d, NULL);
         assert_same(out, want, d, "attention_mix", d);
     }
 }
