@@ -320,7 +320,9 @@ typedef struct pl_session_options {
     int64_t n_batch;       /* rows of one pass at most; longer prompts run in chunks */
     int64_t parallel_work; /* multiply-adds from which threads share an operation; no result depends
                               on it */
-    int64_t n_ctx; /* positions of a sequence at most; 0: the model's; more only with rotary */
+    int64_t n_ctx; /* positions of a sequence at most; 0: the model's, or those that it had before
+                      tables of rotations for longer contexts (longrope), which more asks for; more
+                      than the model's only with rotary */
     /* Fail with PL_ERR_ARGUMENT at the first point where a NaN or an infinity appears, whether a
      * hook wrote it or it was computed: "hook_resid_post, layer 3: NaN at position 2, column 17,
      * written by a hook". Scores and logits may be -inf. */

@@ -13,7 +13,7 @@ static const char *const positions[] = {"none", "learned", "rotary", NULL};
 static const char *const activations[] = {"gelu_new", "gelu",    "silu", "relu",
                                           "tanh",     "sigmoid", NULL};
 
-static const char *const scalings[] = {"none", "linear", "llama3", "table", NULL};
+static const char *const scalings[] = {"none", "linear", "llama3", "table", "yarn", "long", NULL};
 static const char *const poolings[] = {"mean", "cls", "other", NULL};
 static const char *const qk_norms[] = {"none", "head", "whole", NULL};
 
@@ -52,6 +52,9 @@ static const field fields[] = {
     {"rope_low_freq_factor", REAL, AT(rope_low_freq_factor), NULL},
     {"rope_high_freq_factor", REAL, AT(rope_high_freq_factor), NULL},
     {"rope_original_ctx", INTEGER, AT(rope_original_ctx), NULL},
+    {"rope_beta_fast", REAL, AT(rope_beta_fast), NULL},
+    {"rope_beta_slow", REAL, AT(rope_beta_slow), NULL},
+    {"rope_attn_factor", REAL, AT(rope_attn_factor), NULL},
     {"activation", WORD, AT(activation), activations},
     {"qkv_bias", BOOLEAN, AT(qkv_bias), NULL},
     {"attn_out_bias", BOOLEAN, AT(attn_out_bias), NULL},

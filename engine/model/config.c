@@ -53,6 +53,9 @@ static pl_status check_reals(const pl_config *c, pl_error *err) {
                  {"rope_base", c->rope_base, c->positions == PL_POSITIONS_ROTARY},
                  {"rope_base_local", c->rope_base_local, false},
                  {"rope_factor", c->rope_factor, c->rope_scaling != PL_ROPE_UNSCALED},
+                 {"rope_beta_fast", c->rope_beta_fast, true},
+                 {"rope_beta_slow", c->rope_beta_slow, true},
+                 {"rope_attn_factor", c->rope_attn_factor, true},
                  {"embed_scale", c->embed_scale, true},
                  {"attn_softcap", c->attn_softcap, false},
                  {"logit_softcap", c->logit_softcap, false}};
@@ -70,11 +73,19 @@ static pl_status check_rope(const pl_config *c, pl_error *err) {
         return pl_fail(err, PL_ERR_ARGUMENT, "rope_dims = %lld: expected an even number",
                        (long long)c->rope_dims);
     }
-    if (c->rope_scaling != PL_ROPE_LLAMA3) return PL_OK;
+    bool original = c->rope_scaling == PL_ROPE_LLAMA3 || c->rope_scaling == PL_ROPE_YARN ||
+                    c->rope_scaling == PL_ROPE_LONG;
+    if (!original) return PL_OK;
     if (c->rope_original_ctx < 1 || c->rope_original_ctx > INT32_MAX) {
         return pl_fail(err, PL_ERR_ARGUMENT, "rope_original_ctx = %lld: expected 1 to %d",
                        (long long)c->rope_original_ctx, INT32_MAX);
     }
+    if (c->rope_scaling == PL_ROPE_YARN && !(c->rope_beta_slow < c->rope_beta_fast)) {
+        return pl_fail(err, PL_ERR_ARGUMENT,
+                       "rope_beta_slow = %g, rope_beta_fast = %g: expected the second greater",
+                       (double)c->rope_beta_slow, (double)c->rope_beta_fast);
+    }
+    if (c->rope_scaling != PL_ROPE_LLAMA3) return PL_OK;
     if (c->rope_low_freq_factor > 0 && isfinite(c->rope_high_freq_factor) &&
         c->rope_high_freq_factor > c->rope_low_freq_factor) {
         return PL_OK;
@@ -83,6 +94,20 @@ static pl_status check_rope(const pl_config *c, pl_error *err) {
                    "rope_low_freq_factor = %g, rope_high_freq_factor = %g: expected two positive "
                    "numbers, the second greater",
                    (double)c->rope_low_freq_factor, (double)c->rope_high_freq_factor);
+}
+
+int64_t pl_config_default_ctx(const pl_config *c) {
+    bool shorter = c->rope_scaling == PL_ROPE_LONG && c->rope_original_ctx < c->n_ctx;
+    return shorter ? c->rope_original_ctx : c->n_ctx;
+}
+
+/* Peng et al. 2023 (yarn), Ding et al. 2024 (long). */
+static float attn_factor(const pl_config *c) {
+    double original = (double)c->rope_original_ctx, factor = (double)c->rope_factor;
+    if (c->rope_scaling == PL_ROPE_YARN && factor > 1) return (float)(0.1 * log(factor) + 1);
+    if (c->rope_scaling != PL_ROPE_LONG || original <= 1) return 1;
+    factor = (double)c->n_ctx / original;
+    return factor > 1 ? (float)sqrt(1 + log(factor) / log(original)) : 1;
 }
 
 int64_t pl_config_other_row(const pl_config *c, int64_t row) {
@@ -101,6 +126,9 @@ pl_status pl_config_check(pl_config *c, pl_error *err) {
         c->embed_scale = (float)sqrt((double)c->d_model);
     }
     if (c->rope_factor == 0) c->rope_factor = 1;
+    if (c->rope_beta_fast == 0) c->rope_beta_fast = 32;
+    if (c->rope_beta_slow == 0) c->rope_beta_slow = 1;
+    if (c->rope_attn_factor == 0) c->rope_attn_factor = attn_factor(c);
     if (c->n_kv_heads == 0) c->n_kv_heads = c->n_heads;
     if (c->d_mlp == 0) c->d_mlp = 4 * c->d_model;
     if (c->d_head == 0 && c->n_heads > 0) {

@@ -37,7 +37,9 @@ typedef enum pl_rope_scaling {
     PL_ROPE_UNSCALED,
     PL_ROPE_LINEAR, /* every frequency divided by rope_factor */
     PL_ROPE_LLAMA3, /* slow frequencies only, with a smooth passage to the fast ones */
-    PL_ROPE_TABLE   /* each frequency divided by its entry of the weight rope_factors */
+    PL_ROPE_TABLE,  /* each frequency divided by its entry of the weight rope_factors */
+    PL_ROPE_YARN,   /* by how often a pair turns in the old context, with warmer scores */
+    PL_ROPE_LONG    /* two tables: rope_factors past rope_original_ctx, else rope_factors_short */
 } pl_rope_scaling;
 
 /* Norms of queries and keys, before they are rotated. */
@@ -78,10 +80,13 @@ typedef struct pl_config {
     bool rope_half;        /* pairs (i, i + rope_dims / 2), as Hugging Face; else (2i, 2i + 1) */
     float rope_base_local; /* of layers with a window, which are not scaled; 0: as all others */
     pl_rope_scaling rope_scaling;
-    float rope_factor;           /* linear, llama3 */
+    float rope_factor;           /* linear, llama3, yarn */
     float rope_low_freq_factor;  /* llama3: waves longer than original_ctx / low */
     float rope_high_freq_factor; /* are slowed, those shorter than / high are not */
-    int64_t rope_original_ctx;   /* llama3: positions before scaling */
+    int64_t rope_original_ctx;   /* llama3, yarn, long: positions before scaling */
+    float rope_beta_fast;        /* yarn: pairs that turn more often are kept; 32 */
+    float rope_beta_slow;        /* yarn: those that turn less often are divided; 1 */
+    float rope_attn_factor;      /* yarn, long: multiplies rotated queries and keys */
 
     pl_activation activation;
     bool qkv_bias, attn_out_bias, mlp_bias, norm_bias; /* which maps add a bias */
@@ -112,6 +117,10 @@ typedef struct pl_config {
 
 /* Whether a layer's attention is limited to the window. */
 bool pl_config_windowed(const pl_config *config, int64_t layer);
+
+/* Positions of a sequence unless a session asks for others: n_ctx, or what was before the scaling
+ * where longer contexts have rotations of their own. */
+int64_t pl_config_default_ctx(const pl_config *config);
 
 /* Files order the rotated pairs of a head in two ways, as rope_half tells. Which row of queries or
  * keys, in the model's order, is this row of a file in the other. */

@@ -163,25 +163,71 @@ static bool gguf_is(pl_gguf_string s, const char *text) {
     return s.size == strlen(text) && memcmp(s.data, text, s.size) == 0;
 }
 
+static bool gguf_has(const pl_gguf *gguf, const char *tensor) {
+    size_t index;
+    return pl_gguf_find_tensor(gguf, tensor, &index);
+}
+
+/* A float of the family's; absent: *out stays. */
+static pl_status gguf_real(float *out, const pl_family *family, const pl_gguf *gguf,
+                           const char *ending, pl_error *err) {
+    char key[128];
+    double value = (double)*out;
+    snprintf(key, sizeof key, "%s.rope.scaling.%s", family->gguf, ending);
+    pl_status status = pl_gguf_read_float(gguf, key, &value, err);
+    if (status == PL_OK && !(value >= 0 && value < 1e9)) {
+        status = pl_fail(err, PL_ERR_FORMAT, "%s: %s = %g: expected a number from 0",
+                         pl_gguf_path(gguf), key, value);
+    }
+    *out = (float)value;
+    return status;
+}
+
+/* yarn, and tables for long contexts: what they scale, and by how much scores grow warmer.
+ * llama.cpp multiplies what the file says by yarn's own factor. */
+static pl_status gguf_long(pl_config *config, const pl_family *family, const pl_gguf *gguf,
+                           pl_error *err) {
+    float original = 0, warmth = 0;
+    bool yarn = config->rope_scaling == PL_ROPE_YARN;
+    pl_status status = gguf_real(&original, family, gguf, "original_context_length", err);
+    if (status == PL_OK) status = gguf_real(&warmth, family, gguf, "attn_factor", err);
+    if (status == PL_OK && yarn) {
+        status = gguf_real(&config->rope_beta_fast, family, gguf, "yarn_beta_fast", err);
+    }
+    if (status == PL_OK && yarn) {
+        status = gguf_real(&config->rope_beta_slow, family, gguf, "yarn_beta_slow", err);
+    }
+    config->rope_original_ctx = original > 0 ? (int64_t)original : config->n_ctx;
+    config->rope_attn_factor = warmth;
+    if (yarn && warmth > 0 && config->rope_factor > 1) {
+        config->rope_attn_factor *= (float)(1 + 0.1 * log((double)config->rope_factor));
+    }
+    return status;
+}
+
 /* Rotary scaling changes every position; to leave it out would compute something else. */
 static pl_status gguf_scaling(pl_config *config, const pl_family *family, const pl_gguf *gguf,
                               pl_error *err) {
     char key[128];
-    pl_gguf_string kind;
-    size_t index;
-    if (pl_gguf_find_tensor(gguf, "rope_freqs.weight", &index)) {
-        config->rope_scaling = PL_ROPE_TABLE;
-    }
+    pl_gguf_string kind = {"none", 4};
+    bool tables = gguf_has(gguf, "rope_factors_long.weight");
+    if (tables) config->rope_scaling = PL_ROPE_LONG;
+    if (gguf_has(gguf, "rope_freqs.weight")) config->rope_scaling = PL_ROPE_TABLE;
     snprintf(key, sizeof key, "%s.rope.scaling.type", family->gguf);
-    if (!pl_gguf_find_string(gguf, key, &kind) || gguf_is(kind, "none")) return PL_OK;
-    if (!gguf_is(kind, "linear") || config->rope_scaling == PL_ROPE_TABLE) {
+    pl_gguf_find_string(gguf, key, &kind);
+    bool plain = gguf_is(kind, "none") || (tables && gguf_is(kind, "longrope"));
+    if (!plain && config->rope_scaling == PL_ROPE_UNSCALED && gguf_is(kind, "linear")) {
+        config->rope_scaling = PL_ROPE_LINEAR;
+    } else if (!plain && config->rope_scaling == PL_ROPE_UNSCALED && gguf_is(kind, "yarn")) {
+        config->rope_scaling = PL_ROPE_YARN;
+    } else if (!plain) {
         return pl_fail(err, PL_ERR_UNSUPPORTED,
-                       "%s: %s = '%.*s': only 'none', 'linear' and tables of factors in "
-                       "rope_freqs.weight are supported",
+                       "%s: %s = '%.*s': only 'none', 'linear', 'yarn' and tables of factors in "
+                       "tensors are supported, one at a time",
                        pl_gguf_path(gguf), key, (int)(kind.size < 40 ? kind.size : 40), kind.data);
     }
-    config->rope_scaling = PL_ROPE_LINEAR;
-    return PL_OK;
+    bool longer = config->rope_scaling == PL_ROPE_LONG || config->rope_scaling == PL_ROPE_YARN;
+    return longer ? gguf_long(config, family, gguf, err) : PL_OK;
 }
 
 /* A description without what makes logits; loading puts it back where the file has it. */
@@ -356,10 +402,111 @@ static pl_status hf_partial(pl_config *config, const pl_family *family, const js
     return part > 0 ? set_partial(config, family->hf_partial, part, err) : PL_OK;
 }
 
-/* rope_scaling of older files and rope_parameters of newer ones, which has the base too. */
-static pl_status hf_scaling(pl_config *config, const json_t *json, const char *name,
-                            pl_error *err) {
-    float base, factor, original;
+/* original_max_position_embeddings of the scaling, or of the whole. 0: neither has it. */
+static pl_status hf_original(pl_config *config, const json_t *json, const json_t *whole,
+                             const char *name, pl_error *err) {
+    float original;
+    pl_status status = hf_positive(&original, json, "original_max_position_embeddings", err);
+    if (status == PL_OK && original == 0) {
+        status = hf_positive(&original, whole, "original_max_position_embeddings", err);
+    }
+    if (status != PL_OK) return status;
+    if (original != 0 && (original < 1 || original > 0x1p30f)) {
+        return pl_fail(err, PL_ERR_FORMAT,
+                       "%s: original_max_position_embeddings = %g: expected 1 to 2^30", name,
+                       (double)original);
+    }
+    config->rope_original_ctx = (int64_t)original;
+    return PL_OK;
+}
+
+static pl_status hf_llama3(pl_config *config, const json_t *json, const char *name, pl_error *err) {
+    pl_status status = hf_positive(&config->rope_low_freq_factor, json, "low_freq_factor", err);
+    if (status == PL_OK) {
+        status = hf_positive(&config->rope_high_freq_factor, json, "high_freq_factor", err);
+    }
+    if (status == PL_OK) status = hf_original(config, json, NULL, name, err);
+    if (status != PL_OK) return status;
+    if (config->rope_original_ctx > 0 && config->rope_low_freq_factor > 0 &&
+        config->rope_high_freq_factor > config->rope_low_freq_factor) {
+        return PL_OK;
+    }
+    return pl_fail(err, PL_ERR_FORMAT,
+                   "%s: llama3: expected original_max_position_embeddings, and low_freq_factor "
+                   "less than high_freq_factor",
+                   name);
+}
+
+/* attention_factor, or for yarn the quotient of two of its own, as DeepSeek has it; 0: the usual.
+ */
+static pl_status hf_attn_factor(pl_config *config, const json_t *json, pl_error *err) {
+    float over, under;
+    pl_status status = hf_positive(&config->rope_attn_factor, json, "attention_factor", err);
+    if (status == PL_OK) status = hf_positive(&over, json, "mscale", err);
+    if (status == PL_OK) status = hf_positive(&under, json, "mscale_all_dim", err);
+    if (status != PL_OK || config->rope_attn_factor > 0 || over == 0 || under == 0) return status;
+    double growth = config->rope_factor > 1 ? 0.1 * log((double)config->rope_factor) : 0;
+    config->rope_attn_factor = (float)((growth * (double)over + 1) / (growth * (double)under + 1));
+    return PL_OK;
+}
+
+static pl_status hf_yarn(pl_config *config, const json_t *json, const json_t *whole,
+                         const char *name, pl_error *err) {
+    pl_status status = hf_original(config, json, whole, name, err);
+    if (status == PL_OK) status = hf_positive(&config->rope_beta_fast, json, "beta_fast", err);
+    if (status == PL_OK) status = hf_positive(&config->rope_beta_slow, json, "beta_slow", err);
+    if (status == PL_OK) status = hf_attn_factor(config, json, err);
+    if (status == PL_OK && json_is_false(json_object_get(json, "truncate"))) {
+        status = pl_fail(err, PL_ERR_UNSUPPORTED, "%s: truncate = false is not supported", name);
+    }
+    if (config->rope_original_ctx == 0) config->rope_original_ctx = config->n_ctx;
+    return status;
+}
+
+static pl_status hf_long(pl_config *config, const json_t *json, const json_t *whole,
+                         const char *name, pl_error *err) {
+    pl_status status = hf_original(config, json, whole, name, err);
+    if (status == PL_OK) status = hf_attn_factor(config, json, err);
+    if (status == PL_OK && config->rope_original_ctx == 0) {
+        status =
+            pl_fail(err, PL_ERR_FORMAT, "%s: original_max_position_embeddings is missing", name);
+    }
+    return status;
+}
+
+/* What the type wants beside a factor; PL_ERR_UNSUPPORTED: it is not known. */
+static pl_status hf_kind(pl_config *config, const char *type, const json_t *json,
+                         const json_t *whole, const char *name, pl_error *err) {
+    bool longrope = strcmp(type, "longrope") == 0 || strcmp(type, "su") == 0;
+    if (strcmp(type, "linear") == 0) {
+        config->rope_scaling = PL_ROPE_LINEAR;
+    } else if (strcmp(type, "llama3") == 0) {
+        config->rope_scaling = PL_ROPE_LLAMA3;
+    } else if (strcmp(type, "yarn") == 0) {
+        config->rope_scaling = PL_ROPE_YARN;
+    } else if (longrope) {
+        config->rope_scaling = PL_ROPE_LONG;
+        return hf_long(config, json, whole, name, err);
+    } else {
+        return pl_fail(err, PL_ERR_UNSUPPORTED,
+                       "%s: rope_type '%s': only default, linear, llama3, yarn and longrope are "
+                       "supported",
+                       name, type);
+    }
+    pl_status status = hf_positive(&config->rope_factor, json, "factor", err);
+    if (status == PL_OK && config->rope_factor == 0) {
+        status = pl_fail(err, PL_ERR_FORMAT, "%s: factor is missing", name);
+    }
+    if (status != PL_OK || config->rope_scaling == PL_ROPE_LINEAR) return status;
+    if (config->rope_scaling == PL_ROPE_YARN) return hf_yarn(config, json, whole, name, err);
+    return hf_llama3(config, json, name, err);
+}
+
+/* rope_scaling of older files and rope_parameters of newer ones, which has the base too. whole: of
+ * which it is a part. */
+static pl_status hf_scaling(pl_config *config, const json_t *json, const json_t *whole,
+                            const char *name, pl_error *err) {
+    float base;
     if (!json || json_is_null(json)) return PL_OK;
     if (!json_is_object(json)) return pl_fail(err, PL_ERR_FORMAT, "%s: expected an object", name);
     const char *type = json_string_value(json_object_get(json, "rope_type"));
@@ -368,35 +515,30 @@ static pl_status hf_scaling(pl_config *config, const json_t *json, const char *n
     pl_status status = hf_positive(&base, json, "rope_theta", err);
     if (status == PL_OK && base > 0) config->rope_base = base;
     if (status != PL_OK || strcmp(type, "default") == 0) return status;
-    bool linear = strcmp(type, "linear") == 0;
-    if (!linear && strcmp(type, "llama3") != 0) {
-        return pl_fail(err, PL_ERR_UNSUPPORTED,
-                       "%s: rope_type '%s': only default, linear and llama3 are supported", name,
-                       type);
+    return hf_kind(config, type, json, whole, name, err);
+}
+
+pl_status pl_describe_hf_factors(float *out, int64_t n, const json_t *json, bool brief,
+                                 pl_error *err) {
+    const char *name = brief ? "short_factor" : "long_factor";
+    const json_t *parameters = json_object_get(json, "rope_parameters");
+    const json_t *all = json_object_get(parameters, "full_attention");
+    const json_t *places[] = {all, parameters, json_object_get(json, "rope_scaling")};
+    const json_t *list = NULL;
+    for (size_t i = 0; i < sizeof places / sizeof *places && !list; i++) {
+        list = json_object_get(places[i], name);
     }
-    config->rope_scaling = linear ? PL_ROPE_LINEAR : PL_ROPE_LLAMA3;
-    status = hf_positive(&factor, json, "factor", err);
-    if (status == PL_OK && factor == 0) {
-        status = pl_fail(err, PL_ERR_FORMAT, "%s: factor is missing", name);
+    if (!json_is_array(list) || json_array_size(list) != (size_t)n) {
+        return pl_fail(err, PL_ERR_FORMAT, "config.json: %s: expected %lld numbers, got %zu", name,
+                       (long long)n, json_array_size(list));
     }
-    config->rope_factor = factor;
-    if (status != PL_OK || linear) return status;
-    status = hf_positive(&config->rope_low_freq_factor, json, "low_freq_factor", err);
-    if (status == PL_OK) {
-        status = hf_positive(&config->rope_high_freq_factor, json, "high_freq_factor", err);
+    for (int64_t i = 0; i < n; i++) {
+        const json_t *value = json_array_get(list, (size_t)i);
+        out[i] = (float)json_number_value(value);
+        if (json_is_number(value) && isfinite(out[i]) && out[i] > 0) continue;
+        return pl_fail(err, PL_ERR_FORMAT, "config.json: %s: entry %lld is no positive number",
+                       name, (long long)i);
     }
-    if (status == PL_OK) {
-        status = hf_positive(&original, json, "original_max_position_embeddings", err);
-    }
-    if (status != PL_OK) return status;
-    if (original < 1 || original > 0x1p30f || config->rope_low_freq_factor == 0 ||
-        config->rope_high_freq_factor <= config->rope_low_freq_factor) {
-        return pl_fail(err, PL_ERR_FORMAT,
-                       "%s: llama3: expected original_max_position_embeddings, and low_freq_factor "
-                       "less than high_freq_factor",
-                       name);
-    }
-    config->rope_original_ctx = (int64_t)original;
     return PL_OK;
 }
 
@@ -408,14 +550,15 @@ static pl_status hf_rotations(pl_config *config, const pl_family *family, const 
     const json_t *local = json_object_get(parameters, "sliding_attention");
     pl_status status = hf_partial(config, family, json, err);
     if (status == PL_OK) {
-        status = hf_scaling(config, json_object_get(json, "rope_scaling"), "rope_scaling", err);
+        status =
+            hf_scaling(config, json_object_get(json, "rope_scaling"), json, "rope_scaling", err);
     }
     if (status == PL_OK && parameters) {
-        status = hf_scaling(config, all ? all : parameters, name, err);
+        status = hf_scaling(config, all ? all : parameters, json, name, err);
     }
     if (status != PL_OK || !local) return status;
     pl_config layers = {.rope_base = config->rope_base_local};
-    status = hf_scaling(&layers, local, "rope_parameters.sliding_attention", err);
+    status = hf_scaling(&layers, local, NULL, "rope_parameters.sliding_attention", err);
     if (status == PL_OK && layers.rope_scaling != PL_ROPE_UNSCALED) {
         return pl_fail(err, PL_ERR_UNSUPPORTED,
                        "rope_parameters.sliding_attention: only rope_type default is supported");

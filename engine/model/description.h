@@ -16,4 +16,9 @@ pl_status pl_describe_hf(pl_config *config, const pl_family **family, const pl_f
 /* How a text's vector is made, which sentence encoders say in 1_Pooling/config.json. */
 pl_status pl_describe_pooling(pl_config *config, const json_t *json, pl_error *err);
 
+/* A table of longrope's factors [n] from config.json, the short one or the long one. PL_ERR_FORMAT:
+ * it is missing, has another length, or an entry that is no positive number. */
+pl_status pl_describe_hf_factors(float *out, int64_t n, const json_t *json, bool brief,
+                                 pl_error *err);
+
 #endif

@@ -81,18 +81,24 @@ static pl_status put_description(pl_gguf_writer *w, const pl_family *family, con
     const char *arch = family->gguf;
     char key[96];
     bool linear = c->rope_scaling == PL_ROPE_LINEAR, capped = family->config.attn_softcap > 0;
+    bool yarn = c->rope_scaling == PL_ROPE_YARN, tables = c->rope_scaling == PL_ROPE_LONG;
+    double usual = yarn && c->rope_factor > 1 ? 1 + 0.1 * log((double)c->rope_factor) : 1;
     const struct {
         const char *ending;
         float value;
         bool wanted;
-    } reals[] = {{"rope.freq_base", c->rope_base, c->positions == PL_POSITIONS_ROTARY},
-                 {"rope.freq_base_swa", c->rope_base_local, c->rope_base_local > 0},
-                 {"rope.scaling.factor", c->rope_factor, linear},
-                 {"attn_logit_softcapping", c->attn_softcap, capped},
-                 {"final_logit_softcapping", c->logit_softcap, capped},
-                 {c->norm == PL_NORM_RMS ? "attention.layer_norm_rms_epsilon"
-                                         : "attention.layer_norm_epsilon",
-                  c->norm_eps, true}};
+    } reals[] = {
+        {"rope.freq_base", c->rope_base, c->positions == PL_POSITIONS_ROTARY},
+        {"rope.freq_base_swa", c->rope_base_local, c->rope_base_local > 0},
+        {"rope.scaling.factor", c->rope_factor, linear || yarn},
+        {"rope.scaling.attn_factor", (float)((double)c->rope_attn_factor / usual), yarn || tables},
+        {"rope.scaling.yarn_beta_fast", c->rope_beta_fast, yarn},
+        {"rope.scaling.yarn_beta_slow", c->rope_beta_slow, yarn},
+        {"attn_logit_softcapping", c->attn_softcap, capped},
+        {"final_logit_softcapping", c->logit_softcap, capped},
+        {c->norm == PL_NORM_RMS ? "attention.layer_norm_rms_epsilon"
+                                : "attention.layer_norm_epsilon",
+         c->norm_eps, true}};
     pl_status status = put_numbers(w, arch, c, err);
     for (size_t i = 0; i < sizeof reals / sizeof *reals && status == PL_OK; i++) {
         if (reals[i].wanted) status = put_real(w, arch, reals[i].ending, reals[i].value, err);
@@ -109,6 +115,12 @@ static pl_status put_description(pl_gguf_writer *w, const pl_family *family, con
     }
     snprintf(key, sizeof key, "%s.rope.scaling.type", arch);
     if (status == PL_OK && linear) status = pl_gguf_put_string(w, key, "linear", 6, err);
+    if (status == PL_OK && yarn) status = pl_gguf_put_string(w, key, "yarn", 4, err);
+    if (status == PL_OK && tables) status = pl_gguf_put_string(w, key, "longrope", 8, err);
+    if (status == PL_OK && (yarn || tables)) {
+        int64_t original = c->rope_original_ctx;
+        status = put_number(w, arch, "rope.scaling.original_context_length", original, err);
+    }
     snprintf(key, sizeof key, "%s.use_parallel_residual", arch);
     if (status == PL_OK && family->may_be_parallel) {
         status = pl_gguf_put_bool(w, key, c->parallel, err);

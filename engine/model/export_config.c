@@ -71,7 +71,31 @@ static bool put(json_t *json, const char *key, json_t *value) {
     return json_object_set_new(json, key, value) == 0;
 }
 
-static json_t *rope_scaling(const pl_config *c) {
+static json_t *factors(const pl_tensor *t) {
+    json_t *list = json_array();
+    for (int64_t i = 0; i < t->shape[0]; i++) {
+        if (json_array_append_new(list, short_real(((const float *)t->data)[i])) != 0) break;
+    }
+    return list;
+}
+
+static json_t *rope_scaling(const pl_model *model) {
+    const pl_config *c = &model->config;
+    json_int_t original = (json_int_t)c->rope_original_ctx;
+    if (c->rope_scaling == PL_ROPE_YARN) {
+        return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:I}", "rope_type", "yarn", "type", "yarn",
+                         "factor", short_real(c->rope_factor), "attention_factor",
+                         short_real(c->rope_attn_factor), "beta_fast",
+                         short_real(c->rope_beta_fast), "beta_slow", short_real(c->rope_beta_slow),
+                         "original_max_position_embeddings", original);
+    }
+    if (c->rope_scaling == PL_ROPE_LONG) {
+        return json_pack("{s:s, s:s, s:o, s:o, s:o, s:I}", "rope_type", "longrope", "type",
+                         "longrope", "attention_factor", short_real(c->rope_attn_factor),
+                         "long_factor", factors(&model->weights.rope_factors), "short_factor",
+                         factors(&model->weights.rope_factors_short),
+                         "original_max_position_embeddings", original);
+    }
     if (c->rope_scaling == PL_ROPE_LINEAR) {
         return json_pack("{s:s, s:s, s:o}", "rope_type", "linear", "type", "linear", "factor",
                          short_real(c->rope_factor));
@@ -81,14 +105,15 @@ static json_t *rope_scaling(const pl_config *c) {
                          short_real(c->rope_factor), "low_freq_factor",
                          short_real(c->rope_low_freq_factor), "high_freq_factor",
                          short_real(c->rope_high_freq_factor), "original_max_position_embeddings",
-                         (json_int_t)c->rope_original_ctx);
+                         original);
     }
     return json_null();
 }
 
-static bool put_rotations(json_t *json, const pl_family *family, const pl_config *c) {
+static bool put_rotations(json_t *json, const pl_family *family, const pl_model *model) {
+    const pl_config *c = &model->config;
     bool ok = put(json, "rope_theta", short_real(c->rope_base));
-    ok &= put(json, "rope_scaling", rope_scaling(c));
+    ok &= put(json, "rope_scaling", rope_scaling(model));
     if (family->hf_partial) {
         json_t *part = json_real((double)c->rope_dims / (double)c->d_head);
         ok &= put(json, family->hf_partial, part);
@@ -143,7 +168,7 @@ static bool put_parts(json_t *json, const pl_export_plan *plan) {
     const pl_config *c = &plan->model->config;
     bool ok = put(json, "attention_bias", json_boolean(c->qkv_bias));
     ok &= put(json, "mlp_bias", json_boolean(c->mlp_bias));
-    ok &= put_rotations(json, family, c);
+    ok &= put_rotations(json, family, plan->model);
     if (family->windowed) ok &= put_windows(json, c);
     if (family->may_be_parallel) {
         ok &= put(json, "use_parallel_residual", json_boolean(c->parallel));

@@ -71,6 +71,8 @@ static pl_status check_options(const pl_export_plan *plan, pl_error *err) {
         {"pattern of windows", c->window == 0 || c->window_period == f->window_period},
         {"rotation of layers with a window", (c->rope_base_local > 0) == (f->rope_base_local > 0)},
         {"table of rotary factors (only GGUF has one)", gguf || c->rope_scaling != PL_ROPE_TABLE},
+        {"tables for long contexts",
+         c->rope_scaling != PL_ROPE_LONG || !gguf || has_place(plan, PL_PLACE_ROPE_FACTORS_LONG)},
         {"rotary scaling", rotary || c->rope_scaling == PL_ROPE_UNSCALED},
         {"experts", (c->n_experts > 0) == family->experts},
         {"kinds of tokens", c->n_token_types == 0 || has_place(plan, PL_PLACE_TOKEN_TYPES)},
@@ -308,6 +310,12 @@ static pl_status add_outside(pl_export_plan *plan, const pl_tensor_rule *rule, p
         return add_norm(plan, rule, -1, &w->norm_final, err);
     case PL_PLACE_ROPE_FACTORS:
         return add_vector(plan, rule, &plan->rope_factors, "weight", err);
+    case PL_PLACE_ROPE_FACTORS_LONG:
+    case PL_PLACE_ROPE_FACTORS_SHORT:
+        if (plan->model->config.rope_scaling != PL_ROPE_LONG) return PL_OK;
+        bool brief = rule->place == PL_PLACE_ROPE_FACTORS_SHORT;
+        return add_vector(plan, rule, brief ? &w->rope_factors_short : &w->rope_factors, "weight",
+                          err);
     default:
         return add_unembed(plan, rule, err);
     }

@@ -30,6 +30,8 @@
 #define OUTSIDE(norm_bias)                                                                         \
     TENSOR(EMBED, "token_embd", "model.embed_tokens", NEVER),                                      \
         TENSOR(ROPE_FACTORS, "rope_freqs", NULL, NEVER),                                           \
+        TENSOR(ROPE_FACTORS_LONG, "rope_factors_long", NULL, NEVER),                               \
+        TENSOR(ROPE_FACTORS_SHORT, "rope_factors_short", NULL, NEVER),                             \
         TENSOR(NORM_FINAL, "output_norm", "model.norm", norm_bias),                                \
         TENSOR(UNEMBED, "output", "lm_head", NEVER)
 #define NORMS_BEFORE(bias)                                                                         \

@@ -33,7 +33,9 @@ typedef enum pl_place {
     PL_PLACE_EXPERT_GATE, /* of every expert */
     PL_PLACE_EXPERT_IN,
     PL_PLACE_EXPERT_OUT,
-    PL_PLACE_ROPE_FACTORS, /* optional, GGUF only */
+    PL_PLACE_ROPE_FACTORS,       /* optional, GGUF only; as the next two */
+    PL_PLACE_ROPE_FACTORS_LONG,  /* the same, of PL_ROPE_LONG */
+    PL_PLACE_ROPE_FACTORS_SHORT, /* likewise */
     PL_N_PLACES
 } pl_place;
 

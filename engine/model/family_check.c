@@ -24,10 +24,13 @@ static bool is_norm(pl_place place) {
     return has_slot(place) || place == PL_PLACE_NORM_EMBED || place == PL_PLACE_NORM_FINAL ||
            place == PL_PLACE_Q_NORM || place == PL_PLACE_K_NORM;
 }
+static bool is_rope(pl_place place) {
+    return place == PL_PLACE_ROPE_FACTORS || place == PL_PLACE_ROPE_FACTORS_LONG ||
+           place == PL_PLACE_ROPE_FACTORS_SHORT;
+}
 static bool is_table(pl_place place) {
     return place == PL_PLACE_EMBED || place == PL_PLACE_POSITIONS ||
-           place == PL_PLACE_TOKEN_TYPES || place == PL_PLACE_ROPE_FACTORS ||
-           place == PL_PLACE_UNEMBED_BIAS;
+           place == PL_PLACE_TOKEN_TYPES || is_rope(place) || place == PL_PLACE_UNEMBED_BIAS;
 }
 
 /* The rule of a place, and of a slot where it has some. */
@@ -268,6 +271,8 @@ static need need_of(const pl_family *f, pl_place place, int slot) {
     case PL_PLACE_EXPERT_OUT:
         return must_if(experts);
     case PL_PLACE_ROPE_FACTORS:
+    case PL_PLACE_ROPE_FACTORS_LONG:
+    case PL_PLACE_ROPE_FACTORS_SHORT:
         return c->positions == PL_POSITIONS_ROTARY ? ALLOWED : FORBIDDEN;
     case PL_PLACE_TOKEN_TYPES:
     case PL_PLACE_UNEMBED_BIAS:
@@ -283,6 +288,8 @@ static const char *reason(pl_place place) {
     switch (place) {
     case PL_PLACE_POSITIONS:
     case PL_PLACE_ROPE_FACTORS:
+    case PL_PLACE_ROPE_FACTORS_LONG:
+    case PL_PLACE_ROPE_FACTORS_SHORT:
         return "positions";
     case PL_PLACE_NORM_EMBED:
         return "norm_embed";

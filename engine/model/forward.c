@@ -207,11 +207,15 @@ pl_status pl_position(pl_pass *p) {
     if (config->positions != PL_POSITIONS_ROTARY) return PL_OK;
     int64_t n_pairs = config->rope_dims / 2;
     const double *frequencies = p->model->rope_frequencies;
-    TRY(pl_op_rotations(&p->call, &p->rotations[0], p->positions, p->n_rows, frequencies, n_pairs));
+    int64_t n_ctx = pl_session_get_options(p->session)->n_ctx;
+    bool brief = config->rope_scaling == PL_ROPE_LONG && n_ctx <= config->rope_original_ctx;
+    TRY(pl_op_rotations(&p->call, &p->rotations[0], p->positions, p->n_rows,
+                        frequencies + (brief ? 2 * n_pairs : 0), n_pairs,
+                        config->rope_attn_factor));
     p->rotations[1] = p->rotations[0];
     if (config->rope_base_local == 0) return PL_OK;
     return pl_op_rotations(&p->call, &p->rotations[1], p->positions, p->n_rows,
-                           frequencies + n_pairs, n_pairs);
+                           frequencies + n_pairs, n_pairs, 1);
 }
 
 pl_status pl_embed(pl_pass *p, pl_tensor *residual) {

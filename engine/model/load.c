@@ -25,6 +25,7 @@ typedef struct loader {
     pl_model *model;
     const pl_family *family;
     const pl_weights_file *file;
+    const json_t *json; /* config.json; NULL: there is none */
     const pl_kernels *kernels;
     bool gguf;
     bool *used; /* [n_tensors of the file] */
@@ -275,6 +276,31 @@ static void settle_head(loader *l) {
     c->unembed_bias = f->unembed_bias;
 }
 
+/* A table of the scaling that the description names; others are left over, and refused. */
+static pl_status take_factors(loader *l, const pl_tensor_rule *rule) {
+    pl_weights *w = &l->model->weights;
+    bool longer = l->model->config.rope_scaling == PL_ROPE_LONG;
+    if (longer == (rule->place == PL_PLACE_ROPE_FACTORS)) return PL_OK;
+    bool brief = rule->place == PL_PLACE_ROPE_FACTORS_SHORT;
+    return take_vector(l, rule, -1, "weight", false,
+                       brief ? &w->rope_factors_short : &w->rope_factors);
+}
+
+/* config.json has the tables themselves. */
+static pl_status take_json_factors(loader *l) {
+    pl_weights *w = &l->model->weights;
+    int64_t n = l->model->config.rope_dims / 2;
+    for (int brief = 0; brief < 2; brief++) {
+        pl_tensor *t = brief ? &w->rope_factors_short : &w->rope_factors;
+        float *factors = pl_arena_alloc(&l->model->memory, (size_t)n * sizeof *factors);
+        if (!factors) return pl_fail(l->err, PL_ERR_MEMORY, "out of memory for rotary factors");
+        pl_status status = pl_describe_hf_factors(factors, n, l->json, brief, l->err);
+        if (status == PL_OK) status = pl_tensor_wrap(t, PL_F32, 1, &n, factors, l->err);
+        if (status != PL_OK) return status;
+    }
+    return PL_OK;
+}
+
 static pl_status take_outside(loader *l, const pl_tensor_rule *rule) {
     pl_weights *w = &l->model->weights;
     if (l->model->config.headless && pl_place_in_head(rule->place)) return PL_OK;
@@ -296,7 +322,9 @@ static pl_status take_outside(loader *l, const pl_tensor_rule *rule) {
     case PL_PLACE_NORM_FINAL:
         return take_norm(l, rule, -1, &w->norm_final);
     case PL_PLACE_ROPE_FACTORS:
-        return take_vector(l, rule, -1, "weight", false, &w->rope_factors);
+    case PL_PLACE_ROPE_FACTORS_LONG:
+    case PL_PLACE_ROPE_FACTORS_SHORT:
+        return take_factors(l, rule);
     default:
         return take_linear(l, rule, -1, &w->unembed);
     }
@@ -429,6 +457,8 @@ static pl_status load_weights(loader *l) {
     settle_head(l);
     pl_status status = take_all(l);
     if (status == PL_OK) status = refuse_unused(l);
+    bool tables = l->model->config.rope_scaling == PL_ROPE_LONG && l->json;
+    if (status == PL_OK && tables) status = take_json_factors(l);
     if (status == PL_OK) {
         settle_options(l);
         status = pl_walk_weights(&l->model->config, &l->model->weights, check_stop, l, l->err);
@@ -545,8 +575,10 @@ static pl_status describe_pooling(pl_config *config, const pl_model_files *files
     return status == PL_OK ? PL_OK : pl_error_prefix(err, status, "%s", path);
 }
 
-static pl_status describe(pl_config *config, const pl_family **family, const pl_families *set,
-                          const pl_weights_file *file, const pl_model_files *files, pl_error *err) {
+/* *kept: config.json, where there is one, for the caller to json_decref. */
+static pl_status describe(pl_config *config, const pl_family **family, json_t **kept,
+                          const pl_families *set, const pl_weights_file *file,
+                          const pl_model_files *files, pl_error *err) {
     char path[PL_PATH_MAX + 32];
     snprintf(path, sizeof path, "%s/adapter_config.json", files->folder);
     pl_gguf_string type = {0};
@@ -569,8 +601,8 @@ static pl_status describe(pl_config *config, const pl_family **family, const pl_
         status = pl_json_open(&json, path, err);
     }
     if (status != PL_OK) return pl_error_prefix(err, status, "%s", files->weights);
+    *kept = json;
     status = pl_describe_hf(config, family, set, json, err);
-    json_decref(json);
     if (status != PL_OK) return pl_error_prefix(err, status, "%s", path);
     return (*family)->hf_encoder ? describe_pooling(config, files, err) : PL_OK;
 }
@@ -590,8 +622,13 @@ static char *model_name(const pl_weights_file *file, const pl_model_files *files
 
 /* Everything of the model from an open file, which the model takes over at once. */
 static pl_status fill_model(pl_model *model, const pl_family *family, pl_weights_file *file,
-                            const pl_model_files *files, pl_error *err) {
-    loader l = {.model = model, .family = family, .file = file, .gguf = file->gguf, .err = err};
+                            const json_t *json, const pl_model_files *files, pl_error *err) {
+    loader l = {.model = model,
+                .family = family,
+                .file = file,
+                .json = json,
+                .gguf = file->gguf,
+                .err = err};
     pl_status status = pl_kernels_choose(&l.kernels, err);
     model->path = strdup(files->weights);
     model->name = model_name(file, files);
@@ -617,20 +654,23 @@ pl_status pl_model_load_with(pl_model **out, const char *name, pl_families *fami
     pl_config config;
     const pl_family *family = NULL;
     pl_model *model = NULL;
+    json_t *json = NULL;
     pl_weights_file *file = calloc(1, sizeof *file);
     if (!file) return pl_fail(err, PL_ERR_MEMORY, "out of memory");
     pl_status status = pl_locate_model(&files, name, err);
     if (status == PL_OK) status = pl_weights_file_open(file, files.weights, err);
-    if (status == PL_OK) status = describe(&config, &family, families, file, &files, err);
+    if (status == PL_OK) status = describe(&config, &family, &json, families, file, &files, err);
     if (status == PL_OK) status = pl_model_begin(&model, &config, err);
     if (status != PL_OK) {
         pl_weights_file_close(file);
         free(file);
+        json_decref(json);
         return status;
     }
     model->file = file;
     pl_model_adopt_family(model, families);
-    status = fill_model(model, family, file, &files, err);
+    status = fill_model(model, family, file, json, &files, err);
+    json_decref(json);
     if (status != PL_OK) {
         pl_model_free(model);
         return status;

@@ -48,47 +48,6 @@ static pl_status count_bytes(void *context, const pl_stop *stop, pl_error *err) 
     return PL_OK;
 }
 
-/* "The Llama 3 Herd of Models", with the factors that its configuration names. */
-static double slow_down(const pl_config *c, double frequency) {
-    double turns = (double)c->rope_original_ctx * frequency / (2 * M_PI);
-    double low = (double)c->rope_low_freq_factor, high = (double)c->rope_high_freq_factor;
-    double kept = fmin(1, fmax(0, (turns - low) / (high - low)));
-    return frequency * (kept + (1 - kept) / (double)c->rope_factor);
-}
-
-static double scaled(const pl_model *model, double frequency, int64_t pair) {
-    const pl_config *c = &model->config;
-    switch (c->rope_scaling) {
-    case PL_ROPE_LINEAR:
-        return frequency / (double)c->rope_factor;
-    case PL_ROPE_LLAMA3:
-        return slow_down(c, frequency);
-    case PL_ROPE_TABLE:
-        return frequency / (double)((const float *)model->weights.rope_factors.data)[pair];
-    default:
-        return frequency;
-    }
-}
-
-static pl_status make_frequencies(pl_model *model, pl_error *err) {
-    const pl_config *c = &model->config;
-    int64_t n_pairs = c->rope_dims / 2;
-    model->rope_frequencies = calloc((size_t)n_pairs + 1, 2 * sizeof(double));
-    if (!model->rope_frequencies) return pl_fail(err, PL_ERR_MEMORY, "out of memory");
-    for (int64_t i = 0; i < n_pairs; i++) {
-        double exponent = -2.0 * (double)i / (double)c->rope_dims;
-        double local = pow((double)c->rope_base_local, exponent);
-        double all = scaled(model, pow((double)c->rope_base, exponent), i);
-        if (!isfinite(all)) {
-            return pl_fail(err, PL_ERR_FORMAT, "rope_freqs.weight: entry %lld gives no frequency",
-                           (long long)i);
-        }
-        model->rope_frequencies[i] = all;
-        model->rope_frequencies[n_pairs + i] = c->rope_base_local > 0 ? local : all;
-    }
-    return PL_OK;
-}
-
 pl_status pl_model_finish(pl_model *model, pl_error *err) {
     const pl_config *c = &model->config;
     if (c->tied && !c->headless) {
@@ -100,7 +59,7 @@ pl_status pl_model_finish(pl_model *model, pl_error *err) {
         b->norm[PL_MLP][PL_NORM_BEFORE] = b->norm[PL_ATTENTION][PL_NORM_BEFORE];
     }
     if (c->positions == PL_POSITIONS_ROTARY) {
-        pl_status status = make_frequencies(model, err);
+        pl_status status = pl_model_make_frequencies(model, err);
         if (status != PL_OK) return status;
     }
     if (!model->name && !(model->name = strdup(c->arch))) {

@@ -20,8 +20,8 @@ struct pl_model {
     char *path;               /* where it came from, NULL for a random one */
     char *name;               /* general.name, the directory's name, or the family's */
     size_t weight_bytes;      /* of all weights, each tensor once */
-    double *rope_frequencies; /* [2, rope_dims / 2], radians per position: layers without and
-                                 with a window */
+    double *rope_frequencies; /* [3, rope_dims / 2], radians per position: layers without and
+                                 with a window, and of PL_ROPE_LONG those of short contexts */
     void *file;               /* the weights file that the views point into, or NULL */
     pl_arena memory;          /* owned weights: random ones, and vectors widened to float32 */
     pl_model *source;         /* of a copy: the model whose tokenizer it shares, or NULL */

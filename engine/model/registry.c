@@ -44,6 +44,8 @@ static const char *const place_names[PL_N_PLACES] = {
     [PL_PLACE_EXPERT_IN] = "W_in_expert",
     [PL_PLACE_EXPERT_OUT] = "W_out_expert",
     [PL_PLACE_ROPE_FACTORS] = "rope_factors",
+    [PL_PLACE_ROPE_FACTORS_LONG] = "rope_factors_long",
+    [PL_PLACE_ROPE_FACTORS_SHORT] = "rope_factors_short",
 };
 
 /* clang-format off */

@@ -52,7 +52,7 @@ static pl_status check_options(pl_session_options *o, const pl_config *config, p
     if (o->exact && o->fast) {
         return pl_fail(err, PL_ERR_ARGUMENT, "precision: exact and fast contradict one another");
     }
-    if (o->n_ctx == 0) o->n_ctx = config->n_ctx;
+    if (o->n_ctx == 0) o->n_ctx = pl_config_default_ctx(config);
     bool learned = config->positions == PL_POSITIONS_LEARNED;
     int64_t most = learned ? config->n_ctx : INT32_MAX;
     if (o->n_ctx < 1 || o->n_ctx > most) {

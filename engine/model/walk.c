@@ -150,6 +150,12 @@ pl_status pl_walk_weights(const pl_config *c, pl_weights *weights, pl_walk_fn vi
     if (status == PL_OK && c->rope_scaling == PL_ROPE_TABLE) {
         status = vector(&w, &weights->rope_factors, PL_ROLE_GAIN, "rope_freqs", c->rope_dims / 2);
     }
+    if (status == PL_OK && c->rope_scaling == PL_ROPE_LONG) {
+        int64_t n = c->rope_dims / 2;
+        status = vector(&w, &weights->rope_factors, PL_ROLE_GAIN, "rope_factors_long", n);
+        if (status != PL_OK) return status;
+        status = vector(&w, &weights->rope_factors_short, PL_ROLE_GAIN, "rope_factors_short", n);
+    }
     if (status == PL_OK && c->norm_embed) {
         status = norm(&w, &weights->norm_embed, "token_embd_norm");
     }

@@ -28,10 +28,11 @@ typedef struct pl_block_weights {
 } pl_block_weights;
 
 typedef struct pl_weights {
-    pl_tensor embed;        /* W_E [d_vocab, d_model] */
-    pl_tensor positions;    /* W_pos [n_ctx, d_model], learned positions only */
-    pl_tensor token_types;  /* [n_token_types, d_model], where there are such */
-    pl_tensor rope_factors; /* [rope_dims / 2], PL_ROPE_TABLE only */
+    pl_tensor embed;              /* W_E [d_vocab, d_model] */
+    pl_tensor positions;          /* W_pos [n_ctx, d_model], learned positions only */
+    pl_tensor token_types;        /* [n_token_types, d_model], where there are such */
+    pl_tensor rope_factors;       /* [rope_dims / 2], PL_ROPE_TABLE and PL_ROPE_LONG only */
+    pl_tensor rope_factors_short; /* [rope_dims / 2], PL_ROPE_LONG only */
     pl_norm_weights norm_embed, norm_final;
     pl_linear unembed_dense; /* [d_model, d_model], where there is one, as pooler */
     pl_linear unembed;       /* [d_vocab, d_model]; W_E itself when tied */

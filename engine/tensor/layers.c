@@ -174,13 +174,13 @@ static void rotations_row(const rows_job *job, int64_t row) {
     float *sines = cosines + job->out->stride[0];
     for (int64_t i = 0; i < n_pairs; i++) {
         double angle = job->ids[row] * job->frequencies[i];
-        cosines[i] = (float)cos(angle);
-        sines[i] = (float)sin(angle);
+        cosines[i] = (float)(cos(angle) * (double)job->factor);
+        sines[i] = (float)(sin(angle) * (double)job->factor);
     }
 }
 
 pl_status pl_op_rotations(pl_call *c, pl_tensor *out, const int32_t *positions, int64_t n_rows,
-                          const double *frequencies, int64_t n_pairs) {
+                          const double *frequencies, int64_t n_pairs, float factor) {
     pl_status status = pl_call_tensor(c, out, PL_F32, 3, (int64_t[]){2, n_rows, n_pairs});
     if (status != PL_OK) return status;
     for_rows(&(rows_job){.c = c,
@@ -188,6 +188,7 @@ pl_status pl_op_rotations(pl_call *c, pl_tensor *out, const int32_t *positions, 
                          .out = out,
                          .ids = positions,
                          .frequencies = frequencies,
+                         .factor = factor,
                          .n_rows = n_rows});
     return PL_OK;
 }

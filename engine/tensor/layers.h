@@ -43,9 +43,9 @@ pl_status pl_op_linear(pl_call *c, pl_tensor *outs, const pl_tensor *x,
                        const pl_linear *const *linears, int n_linears);
 
 /* Cosines and sines of every rotation, out [2, n_rows, n_pairs]: of positions[r] * frequencies[i],
- * worked out in float64. frequencies [n_pairs]: radians per position. */
+ * worked out in float64, times a factor. frequencies [n_pairs]: radians per position. */
 pl_status pl_op_rotations(pl_call *c, pl_tensor *out, const int32_t *positions, int64_t n_rows,
-                          const double *frequencies, int64_t n_pairs);
+                          const double *frequencies, int64_t n_pairs, float factor);
 
 /* Rotates the first 2 n_pairs elements of every head of x [n_rows, n_heads, d_head], in place. */
 pl_status pl_op_rotate(pl_call *c, pl_tensor *x, const pl_tensor *rotations, bool half);

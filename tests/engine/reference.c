@@ -121,6 +121,9 @@ pl_status reference_new(reference **out, const pl_model *model, pl_error *err) {
     if (status == PL_OK) status = widen_linear(r, &r->unembed_dense, &w->unembed_dense, err);
     if (status == PL_OK) status = widen_linear(r, &r->pooler, &w->pooler, err);
     if (status == PL_OK) status = widen(r, &r->rope_factors, &w->rope_factors, false, err);
+    if (status == PL_OK) {
+        status = widen(r, &r->rope_factors_short, &w->rope_factors_short, false, err);
+    }
     if (status == PL_OK) status = widen_norm(r, &r->norm_embed, &w->norm_embed, err);
     if (status == PL_OK) status = widen_norm(r, &r->norm_final, &w->norm_final, err);
     if (status == PL_OK) status = widen_linear(r, &r->unembed, &w->unembed, err);
@@ -237,6 +240,23 @@ static bool windowed(const run *w, int64_t layer) {
     return w->c->window > 0 && !(period > 0 && layer % period == period - 1);
 }
 
+/* YaRN's "NTK-by-parts", section 3.2 of arXiv:2309.00071: the ramp runs between the dimensions that
+ * turn beta_fast and beta_slow times in the original context, rounded outwards. */
+static double yarn(const pl_config *c, double f, int64_t i) {
+    double dims = (double)c->rope_dims, original = (double)c->rope_original_ctx;
+    double at[2];
+    for (int k = 0; k < 2; k++) {
+        double turns = (double)(k ? c->rope_beta_slow : c->rope_beta_fast);
+        at[k] = dims * log(original / (turns * 2 * M_PI)) / (2 * log((double)c->rope_base));
+    }
+    double low = floor(at[0]) < 0 ? 0 : floor(at[0]);
+    double high = ceil(at[1]) > dims - 1 ? dims - 1 : ceil(at[1]);
+    if (low == high) high += 0.001;
+    double ramp = ((double)i - low) / (high - low);
+    ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
+    return f / (double)c->rope_factor * ramp + f * (1 - ramp);
+}
+
 /* base^(-2 i / rope_dims), and what longer contexts make of it: Chen et al. 2023 (linear); for
  * Llama 3.1 a passage from kept to divided frequencies by wavelength. */
 static double frequency(const run *w, int64_t layer, int64_t i) {
@@ -247,6 +267,10 @@ static double frequency(const run *w, int64_t layer, int64_t i) {
     if (local || c->rope_scaling == PL_ROPE_UNSCALED) return f;
     if (c->rope_scaling == PL_ROPE_LINEAR) return f / (double)c->rope_factor;
     if (c->rope_scaling == PL_ROPE_TABLE) return f / w->r->rope_factors[i];
+    if (c->rope_scaling == PL_ROPE_LONG) {
+        return f / (w->r->long_context ? w->r->rope_factors[i] : w->r->rope_factors_short[i]);
+    }
+    if (c->rope_scaling == PL_ROPE_YARN) return yarn(c, f, i);
     double wavelength = 2 * M_PI / f, original = (double)c->rope_original_ctx;
     double low = (double)c->rope_low_freq_factor, high = (double)c->rope_high_freq_factor;
     if (wavelength < original / high) return f;
@@ -258,6 +282,8 @@ static double frequency(const run *w, int64_t layer, int64_t i) {
 /* Su et al. 2021: pairs are turned by position * frequency. */
 static void rotate(const run *w, double *x, int64_t n_heads, int64_t layer) {
     int64_t d = w->c->d_head, pairs = w->c->rope_dims / 2;
+    bool local = windowed(w, layer) && w->c->rope_base_local > 0;
+    double warmth = local ? 1 : (double)w->c->rope_attn_factor;
     for (int64_t t = 0; t < w->n; t++) {
         for (int64_t h = 0; h < n_heads; h++) {
             double *head = x + (t * n_heads + h) * d;
@@ -266,8 +292,8 @@ static void rotate(const run *w, double *x, int64_t n_heads, int64_t layer) {
                 double *a = &head[w->c->rope_half ? i : 2 * i];
                 double *b = &head[w->c->rope_half ? i + pairs : 2 * i + 1];
                 double turned = *a * cos(angle) - *b * sin(angle);
-                *b = *a * sin(angle) + *b * cos(angle);
-                *a = turned;
+                *b = warmth * (*a * sin(angle) + *b * cos(angle));
+                *a = warmth * turned;
             }
         }
     }

@@ -35,10 +35,12 @@ typedef struct reference_block {
 
 typedef struct reference {
     pl_config config;
-    double *embed;        /* [d_vocab, d_model] */
-    double *positions;    /* [n_ctx, d_model], or NULL */
-    double *token_types;  /* [n_token_types, d_model], or NULL */
-    double *rope_factors; /* [rope_dims / 2], or NULL */
+    double *embed;              /* [d_vocab, d_model] */
+    double *positions;          /* [n_ctx, d_model], or NULL */
+    double *token_types;        /* [n_token_types, d_model], or NULL */
+    double *rope_factors;       /* [rope_dims / 2], or NULL */
+    double *rope_factors_short; /* the same */
+    bool long_context;          /* the first of the two, where there are both */
     reference_norm norm_embed, norm_final;
     reference_linear unembed_dense, unembed, pooler; /* [d_vocab or d_model, d_model] */
     reference_block *blocks;                         /* [n_layers] */

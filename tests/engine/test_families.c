@@ -26,18 +26,15 @@ static pl_config small(const char *arch) {
     return c;
 }
 
-/* All points in one go, and logits token by token over the cache. */
-static void hold(const pl_config *config, uint64_t seed) {
-    int32_t tokens[N];
-    for (int i = 0; i < N; i++) tokens[i] = (i * i + 3 * i) % 13;
+/* A prompt in one go, the rest token by token over the cache, in contexts of n_ctx. */
+static void hold_steps(pl_model *model, const int32_t tokens[N], int64_t n_ctx) {
     pl_error err = {0};
     reference *r = NULL;
-    pl_model *model = must_random(config, PL_F32, seed);
-    assert_model_matches(model, tokens, 11, 2e-5);
-    assert_model_matches(model, tokens, N, 2e-5); /* more than a page of keys */
     assert_int_equal(reference_new(&r, model, &err), PL_OK);
+    r->long_context = n_ctx > model->config.rope_original_ctx;
     double *expected = reference_logits(r, tokens, N);
     pl_session_options options = exact_options();
+    options.n_ctx = n_ctx;
     pl_session *session = must_session(model, &options);
     pl_sequence *seq = must_sequence(session);
     float logits[PROMPT * 13];
@@ -51,6 +48,17 @@ static void hold(const pl_config *config, uint64_t seed) {
     pl_sequence_free(seq);
     pl_session_free(session);
     reference_free(r);
+}
+
+/* All points in one go, and logits token by token over the cache. */
+static void hold(const pl_config *config, uint64_t seed) {
+    int32_t tokens[N];
+    for (int i = 0; i < N; i++) tokens[i] = (i * i + 3 * i) % 13;
+    pl_model *model = must_random(config, PL_F32, seed);
+    assert_model_matches(model, tokens, 11, 2e-5);
+    assert_model_matches(model, tokens, N, 2e-5); /* more than a page of keys */
+    hold_steps(model, tokens, pl_config_default_ctx(&model->config));
+    hold_steps(model, tokens, model->config.n_ctx);
     pl_model_free(model);
 }
 
@@ -69,6 +77,27 @@ static void test_rotary_scaling(void **state) {
     hold(&c, 2);
     c.rope_scaling = PL_ROPE_TABLE;
     hold(&c, 3);
+}
+
+static void test_rotations_for_long_contexts(void **state) {
+    (void)state;
+    pl_config c = small("llama");
+    c.d_head = 32, c.rope_dims = 24;
+    c.rope_scaling = PL_ROPE_YARN;
+    c.rope_factor = 4;
+    c.rope_original_ctx = 4096; /* pairs kept, between and divided */
+    hold(&c, 4);
+    c.rope_beta_fast = 4, c.rope_beta_slow = 2, c.rope_attn_factor = 0.7f;
+    c.rope_original_ctx = 32;
+    hold(&c, 5);
+    c = small("phi3");
+    c.rope_scaling = PL_ROPE_LONG;
+    c.rope_original_ctx = 90;
+    hold(&c, 6);
+    assert_int_equal(pl_config_check(&c, NULL), PL_OK);
+    assert_int_equal(pl_config_default_ctx(&c), 90);
+    double expected = sqrt(1 + log(128.0 / 90) / log(90.0));
+    assert_true(fabs((double)c.rope_attn_factor - expected) < 1e-6);
 }
 
 static void test_windows(void **state) {
@@ -240,6 +269,7 @@ static void test_headless(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rotary_scaling),
+        cmocka_unit_test(test_rotations_for_long_contexts),
         cmocka_unit_test(test_windows),
         cmocka_unit_test(test_norms_of_queries_and_keys),
         cmocka_unit_test(test_soft_caps_and_scaled_embeddings),

@@ -128,6 +128,11 @@ static pl_config config_of_family(const char *name, int variant) {
         c.rope_factor = 8, c.rope_original_ctx = 64;
         c.rope_low_freq_factor = 1, c.rope_high_freq_factor = 4;
     }
+    if (is(name, "phi3")) c.rope_scaling = PL_ROPE_LONG, c.rope_original_ctx = 40;
+    if (is(name, "qwen2")) {
+        c.rope_scaling = PL_ROPE_YARN, c.rope_factor = 4, c.rope_original_ctx = 4096;
+        c.rope_attn_factor = variant ? 1.3f : 0;
+    }
     if (is(name, "stablelm") || is(name, "gptneox")) c.parallel = variant == 1;
     c.shared_norm = is(name, "stablelm") && variant;
     if (is(name, "stablelm")) c.qkv_bias = variant;

@@ -1,4 +1,5 @@
 /* config.json of Hugging Face's repositories, well-formed and not. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -113,6 +114,39 @@ static void test_windows_and_caps_are_read(void **state) {
     assert_true(c.n_experts == 4 && c.n_experts_used == 1);
 }
 
+/* What Qwen2.5 and Phi-3 128k say; how much warmer YaRN makes scores by 4 is in its paper, of
+ * LongRoPE by 32 in Phi-3's own GGUF files. */
+static void test_rotations_for_long_contexts(void **state) {
+    (void)state;
+    pl_config c =
+        must_describe(SIZES("llama") ", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0, "
+                                     "\"original_max_position_embeddings\": 32768}}");
+    assert_int_equal(c.rope_scaling, PL_ROPE_YARN);
+    assert_int_equal(c.rope_original_ctx, 32768);
+    assert_true(fabs((double)c.rope_attn_factor - 1.1386294) < 1e-6);
+    assert_true(c.rope_beta_fast == 32 && c.rope_beta_slow == 1);
+    static const char phi3[] =
+        "{\"model_type\": \"phi3\", \"hidden_size\": 32, \"num_hidden_layers\": 2, "
+        "\"num_attention_heads\": 4, \"intermediate_size\": 24, \"vocab_size\": 32, "
+        "\"max_position_embeddings\": 131072, \"original_max_position_embeddings\": 4096, "
+        "\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1, 1, 1.5, 2], "
+        "\"long_factor\": [1, 1.25, 0, 4]}}";
+    c = must_describe(phi3);
+    assert_int_equal(c.rope_scaling, PL_ROPE_LONG);
+    assert_int_equal(pl_config_default_ctx(&c), 4096);
+    assert_true(fabs((double)c.rope_attn_factor - 1.1902380714) < 1e-6);
+    json_t *json = json_loads(phi3, 0, NULL);
+    float factors[4];
+    pl_error err;
+    assert_int_equal(pl_describe_hf_factors(factors, 4, json, true, &err), PL_OK);
+    assert_true(factors[2] == 1.5f && factors[3] == 2);
+    assert_int_equal(pl_describe_hf_factors(factors, 4, json, false, &err), PL_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "long_factor: entry 2"));
+    assert_int_equal(pl_describe_hf_factors(factors, 3, json, true, &err), PL_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "expected 3 numbers, got 4"));
+    json_decref(json);
+}
+
 static void test_fields_that_lie_are_named(void **state) {
     (void)state;
     static const struct {
@@ -130,8 +164,22 @@ static void test_fields_that_lie_are_named(void **state) {
         {"{" LLAMA ", \"hidden_size\": 16, \"rope_scaling\": {\"type\": \"linear\"}}",
          "rope_scaling"},
         {"{" LLAMA ", \"hidden_size\": 16, \"num_key_value_heads\": 3}", "n_kv_heads"},
-        {SIZES("llama") ", \"rope_scaling\": {\"rope_type\": \"yarn\"}}", "yarn"},
-        {SIZES("phi3") ", \"rope_scaling\": {\"type\": \"longrope\"}}", "longrope"},
+        {SIZES("llama") ", \"rope_scaling\": {\"rope_type\": \"dynamic\"}}", "dynamic"},
+        {SIZES("llama") ", \"rope_scaling\": {\"rope_type\": \"yarn\"}}", "factor is missing"},
+        {SIZES("llama") ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4, "
+                        "\"original_max_position_embeddings\": 0.5}}",
+         "original_max_position_embeddings"},
+        {SIZES("llama") ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4, "
+                        "\"beta_fast\": 1, \"beta_slow\": 2}}",
+         "rope_beta_slow"},
+        {SIZES("llama") ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4, "
+                        "\"attention_factor\": -1}}",
+         "attention_factor"},
+        {SIZES("llama") ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4, "
+                        "\"truncate\": false}}",
+         "truncate"},
+        {SIZES("phi3") ", \"rope_scaling\": {\"type\": \"longrope\"}}",
+         "original_max_position_embeddings"},
         {SIZES("llama") ", \"rope_scaling\": {\"factor\": 2}}", "rope_type"},
         {SIZES("llama") ", \"rope_scaling\": 4}", "rope_scaling"},
         {SIZES("llama") ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": -2}}", "factor"},
@@ -194,6 +242,7 @@ int main(void) {
         cmocka_unit_test(test_sizes_are_read),
         cmocka_unit_test(test_rotations_are_read),
         cmocka_unit_test(test_windows_and_caps_are_read),
+        cmocka_unit_test(test_rotations_for_long_contexts),
         cmocka_unit_test(test_fields_that_lie_are_named),
         cmocka_unit_test(test_damaged_files),
     };

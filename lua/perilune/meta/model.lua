@@ -9,7 +9,7 @@
 ---@field kv? "f16"|"f32"|"q8_0" how keys and values are stored; f16 unless said otherwise, q8_0 where 32 divides d_head
 ---@field threads? integer 0: as many as there are cores
 ---@field n_batch? integer rows of one pass at most; longer prompts run in chunks
----@field n_ctx? integer positions of a sequence at most; 0: the model's
+---@field n_ctx? integer positions of a sequence at most; 0: the model's; where longer contexts have rotations of their own (longrope): those before, more asks for the others
 ---@field check_finite? boolean see `Session:check_finite`
 ---@field recompute? boolean passes with gradients keep one residual stream of about sqrt(n_layers) layers and work the rest out again on the way back: less memory, a third more time
 ---@field process? "tl" of `pl.load` only: rewrite the weights as TransformerLens does, see `Model:processed`
@@ -34,7 +34,7 @@ function pl.load(name, opts) end
 function pl.new_model(description, opts) end
 
 ---@class perilune.ArchitectureTensor
----@field place string what it is: W_E W_pos W_token_type norm_embed norm_final W_dense W_U b_U W_pool, and in blocks norm_attention norm_mlp W_QKV W_Q W_K W_V W_O W_gate W_in W_gate_in W_out norm_q norm_k W_router W_gate_expert W_in_expert W_out_expert; rope_factors
+---@field place string what it is: W_E W_pos W_token_type norm_embed norm_final W_dense W_U b_U W_pool, and in blocks norm_attention norm_mlp W_QKV W_Q W_K W_V W_O W_gate W_in W_gate_in W_out norm_q norm_k W_router W_gate_expert W_in_expert W_out_expert; rope_factors rope_factors_long rope_factors_short
 ---@field hf? string its name in safetensors; %d is the layer, %e the expert, ".weight" and ".bias" are appended
 ---@field gguf? string its name in GGUF, likewise
 ---@field merged? string of experts: GGUF's name of one tensor of them all
