@@ -137,7 +137,6 @@ static void test_rotations_for_long_contexts(void **state) {
     assert_true(fabs((double)c.rope_attn_factor - 1.1902380714) < 1e-6);
     json_t *json = json_loads(phi3, 0, NULL);
     float factors[4];
-    pl_error err;
     assert_int_equal(pl_describe_hf_factors(factors, 4, json, true, &err), PL_OK);
     assert_true(factors[2] == 1.5f && factors[3] == 2);
     assert_int_equal(pl_describe_hf_factors(factors, 4, json, false, &err), PL_ERR_FORMAT);
