@@ -177,5 +177,5 @@ for _, layer in ipairs { 0, config.n_layers - 1 } do
   print(("%-22s %10.2f %% %20.2f %%"):format("layer " .. layer, 100 * moved(layer),
     100 * without_positions(function() return moved(layer) end)))
 end
-print(terminal.paint("Without positions the first layer sums up a bag of words. Later layers still know some order: each\n"
-  .. "token sees only those before it, and so the causal mask alone tells who came first.", "grey"))
+print(terminal.paint("Without positions the first layer sums up a bag of words. Later layers still know some order:\n"
+  .. "each token sees only those before it, and so the causal mask alone tells who came first.", "grey"))

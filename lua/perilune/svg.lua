@@ -50,7 +50,8 @@ local function limits(series, key, log)
   return low, high
 end
 
---- A plot. Each series is {name, x = {...}, y = {...}, points = true for dots, dashed = true}.
+--- A plot. Each series is {name, x = {...}, y = {...}, points = true for dots, dashed = true}; dots may
+--- have labels = {...}.
 ---@param opts {title?: string, x_label?: string, y_label?: string, log_x?: boolean, log_y?: boolean, series: table[]}
 ---@return string text of an SVG file
 function svg.plot(opts)
@@ -90,7 +91,12 @@ function svg.plot(opts)
       local at = ("%.1f %.1f"):format(px(x), py(s.y[j]))
       if not at:find("n") then -- neither nan nor inf
         if s.points then
-          put('<circle cx="%s" cy="%s" r="3.5" fill="%s"/>', at:match("^%S+"), at:match("%S+$"), colour)
+          local cx, cy = at:match("^%S+"), at:match("%S+$")
+          put('<circle cx="%s" cy="%s" r="3.5" fill="%s"/>', cx, cy, colour)
+          if s.labels then
+            put('<text x="%s" y="%s" dx="5" dy="4" font-size="10" fill="%s">%s</text>', cx, cy, colour,
+              escape(s.labels[j]))
+          end
         else
           path[#path + 1] = (#path == 0 and "M" or "L") .. at
         end
@@ -100,6 +106,8 @@ function svg.plot(opts)
       put('<path d="%s" fill="none" stroke="%s" stroke-width="1.6"%s/>', table.concat(path, " "), colour,
         s.dashed and ' stroke-dasharray="5 4"' or "")
     end
+    put('<rect x="%d" y="%d" width="146" height="18" fill="white" opacity="0.7"/>', WIDTH - RIGHT - 154,
+      TOP + 2 + 18 * (i - 1))
     put('<rect x="%d" y="%d" width="10" height="10" fill="%s"/>', WIDTH - RIGHT - 150, TOP + 6 + 18 * (i - 1), colour)
     put('<text x="%d" y="%d">%s</text>', WIDTH - RIGHT - 134, TOP + 15 + 18 * (i - 1), escape(s.name or ""))
   end
