@@ -77,9 +77,10 @@ static void write_model(const line *l, const char *path) {
     pl_model_free(model);
 }
 
-static int32_t best_token(const float *logits, int64_t n) {
+static int32_t best_token(const pl_kernels *kernels, const float *logits, int64_t n) {
+    float most = kernels->max(logits, (size_t)n);
     int32_t best = 0;
-    for (int64_t i = 1; i < n; i++) best = logits[i] > logits[best] ? (int32_t)i : best;
+    while (best + 1 < n && logits[best] != most) best++;
     return best;
 }
 
@@ -91,10 +92,12 @@ static generation generate(pl_session *session, pl_sequence *const *seqs, int n,
     pl_extension items[MOST_TOGETHER];
     int32_t ids[MOST_TOGETHER];
     uint64_t before = pl_session_get_counters(session).weight_bytes;
+    const pl_kernels *kernels;
+    check(pl_kernels_choose(&kernels, &err), &err);
     double kv = 0, start = now();
     for (int step = 0; step < n_steps; step++) {
         for (int i = 0; i < n; i++) {
-            ids[i] = best_token(logits + i * c->d_vocab, c->d_vocab);
+            ids[i] = best_token(kernels, logits + i * c->d_vocab, c->d_vocab);
             items[i] = (pl_extension){.seq = seqs[i],
                                       .tokens = &ids[i],
                                       .n = 1,
