@@ -335,7 +335,7 @@ typedef struct pl_session_options {
     void *interrupt_context;
 } pl_session_options;
 
-/* n_threads 0, not exact, F16, n_batch 512, parallel_work 2^20. */
+/* n_threads 0, not exact, F16, n_batch 512, parallel_work 2^16. */
 pl_session_options pl_session_options_default(void);
 
 pl_status pl_session_new(pl_session **session, pl_model *model, const pl_session_options *options,

@@ -4,7 +4,8 @@
  * caller does. The call ends when every task is done: it waits for workers that joined, never for
  * those that the system did not run in time. So a busy machine costs its share and no more, where
  * a barrier over all threads would wait for the slowest to be scheduled. A worker without work
- * spins for some ten microseconds, the gap between two operations, and then sleeps.
+ * spins for some seventy microseconds, longer than the gaps between a token's operations, and then
+ * sleeps.
  *
  *     state   | generation | open | joined |     one atomic word; joining is a compare-and-swap, so
  *                                                that no worker enters a job that has ended
@@ -23,7 +24,7 @@ int pl_threads_default(void) {
     return n < 1 ? 1 : n > PL_MAX_THREADS ? PL_MAX_THREADS : n;
 }
 
-enum { JOINED = 1, OPEN = 1 << 12, GENERATION = 1 << 13, SPINS = 1000 };
+enum { JOINED = 1, OPEN = 1 << 12, GENERATION = 1 << 13, SPINS = 3000 };
 
 static struct {
     pthread_mutex_t caller; /* held while a job runs */

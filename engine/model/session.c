@@ -23,7 +23,7 @@ struct pl_session {
 };
 
 pl_session_options pl_session_options_default(void) {
-    return (pl_session_options){.kv_dtype = PL_F16, .n_batch = 512, .parallel_work = 1 << 20};
+    return (pl_session_options){.kv_dtype = PL_F16, .n_batch = 512, .parallel_work = 1 << 16};
 }
 
 static pl_status check_options(pl_session_options *o, const pl_config *config, pl_error *err) {
