@@ -183,13 +183,36 @@ static pl_status gguf_real(float *out, const pl_family *family, const pl_gguf *g
     return status;
 }
 
+/* What a few writers add to yarn and nothing here computes, where it is not neutral. */
+static pl_status refuse_gguf_yarn(const pl_family *family, const pl_gguf *gguf, pl_error *err) {
+    static const struct {
+        const char *ending;
+        float neutral;
+    } keys[] = {{"yarn_ext_factor", 1}, {"yarn_attn_factor", 1}, {"yarn_log_multiplier", 0}};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        float value = keys[i].neutral;
+        pl_status status = gguf_real(&value, family, gguf, keys[i].ending, err);
+        if (status != PL_OK) return status;
+        if (value == keys[i].neutral) continue;
+        return pl_fail(err, PL_ERR_UNSUPPORTED, "%s: %s.rope.scaling.%s = %g: only %g is supported",
+                       pl_gguf_path(gguf), family->gguf, keys[i].ending, (double)value,
+                       (double)keys[i].neutral);
+    }
+    return PL_OK;
+}
+
 /* yarn, and tables for long contexts: what they scale, and by how much scores grow warmer.
  * llama.cpp multiplies what the file says by yarn's own factor. */
 static pl_status gguf_long(pl_config *config, const pl_family *family, const pl_gguf *gguf,
                            pl_error *err) {
-    float original = 0, warmth = 0;
+    float original = (float)config->n_ctx, warmth = 0;
     bool yarn = config->rope_scaling == PL_ROPE_YARN;
     pl_status status = gguf_real(&original, family, gguf, "original_context_length", err);
+    if (status == PL_OK && original < 1 && config->n_ctx > 0) {
+        status = pl_fail(err, PL_ERR_FORMAT,
+                         "%s: %s.rope.scaling.original_context_length = %g: expected 1 or more",
+                         pl_gguf_path(gguf), family->gguf, (double)original);
+    }
     if (status == PL_OK) status = gguf_real(&warmth, family, gguf, "attn_factor", err);
     if (status == PL_OK && yarn) {
         status = gguf_real(&config->rope_beta_fast, family, gguf, "yarn_beta_fast", err);
@@ -197,7 +220,8 @@ static pl_status gguf_long(pl_config *config, const pl_family *family, const pl_
     if (status == PL_OK && yarn) {
         status = gguf_real(&config->rope_beta_slow, family, gguf, "yarn_beta_slow", err);
     }
-    config->rope_original_ctx = original > 0 ? (int64_t)original : config->n_ctx;
+    if (status == PL_OK && yarn) status = refuse_gguf_yarn(family, gguf, err);
+    config->rope_original_ctx = (int64_t)original;
     config->rope_attn_factor = warmth;
     if (yarn && warmth > 0 && config->rope_factor > 1) {
         config->rope_attn_factor *= (float)(1 + 0.1 * log((double)config->rope_factor));

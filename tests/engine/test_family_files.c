@@ -365,6 +365,11 @@ static void test_keys_that_contradict_their_tensors(void **state) {
         {"llama", "llama.rope.dimension_count", 3, "rope_dims = 3"},
         {"llama", "llama.rope.dimension_count", 64, "rope_dims = 64"},
         {"phi3", "phi3.feed_forward_length", 21, "ffn_up"},
+        {"phi3", "phi3.rope.dimension_count", 2, "rope_factors_long"},
+        {"phi3", "phi3.rope.scaling.original_context_length", 0, "original_context_length = 0"},
+        {"phi3", "phi3.rope.scaling.attn_factor", 0x7fc00000u, "attn_factor = nan"},
+        {"qwen2", "qwen2.rope.scaling.factor", 0xbf800000u, "rope_factor = -1"},
+        {"qwen2", "qwen2.rope.scaling.yarn_beta_fast", 0x3f000000u, "rope_beta_fast = 0.5"},
         {"qwen3", "qwen3.attention.key_length", 10, "attn_q"},
         {"olmo2", "olmo2.attention.head_count_kv", 1, "attn_k"},
         {"gemma2", "gemma2.attn_logit_softcapping", 0xff800000u, "attn_logit_softcapping"},
@@ -383,6 +388,29 @@ static void test_keys_that_contradict_their_tensors(void **state) {
         write_file(path, bytes, n);
         assert_refused(cases[i].key, path, cases[i].words);
         free(bytes);
+        pl_model_free(model);
+        remove_folder(folder);
+    }
+}
+
+/* Factors by which nothing can be divided, in tensors and in config.json. */
+static void test_tables_of_rotations(void **state) {
+    (void)state;
+    static const float bad[] = {0, -2, NAN, INFINITY};
+    for (int i = 0; i < 16; i++) {
+        bool brief = i / 4 % 2, gguf = i / 8;
+        char *folder = make_folder();
+        const char *path = in_folder(folder, gguf ? "model.gguf" : "saved");
+        pl_config config = config_of_family("phi3", 0);
+        pl_model *model = must_random(&config, PL_F32, 3);
+        const pl_weights *w = &model->weights;
+        float *factors = brief ? w->rope_factors_short.data : w->rope_factors.data;
+        factors[1] = bad[i % 4];
+        if (pl_model_save(model, path, NULL, &err) != PL_OK) fail_msg("%s", err.message);
+        assert_refused("a table", path,
+                       gguf    ? "entry 1"
+                       : brief ? "short_factor: e"
+                               : "long_factor: e");
         pl_model_free(model);
         remove_folder(folder);
     }
@@ -424,6 +452,7 @@ int main(void) {
         cmocka_unit_test(test_experts_in_tensors_of_their_own),
         cmocka_unit_test(test_descriptions_that_contradict_their_tensors),
         cmocka_unit_test(test_keys_that_contradict_their_tensors),
+        cmocka_unit_test(test_tables_of_rotations),
         cmocka_unit_test(test_what_cannot_be_written_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,8 +1,10 @@
-/* GGUF: every key and tensor of whatever is accepted is read to its last byte. */
+/* GGUF: every key and tensor of whatever is accepted is read to its last byte; what it describes of
+ * a model must stand the check or be refused by it. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "../../engine/format/gguf.h"
+#include "../../engine/model/description.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -60,6 +62,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             sum += sum_of(t.data, blocks * info->block_bytes);
         }
         (void)sum;
+        pl_config config;
+        const pl_family *family;
+        if (pl_describe_gguf(&config, &family, NULL, file, &err) == PL_OK) {
+            pl_config_check(&config, &err);
+        }
         pl_gguf_close(file);
     }
     free(copy);
