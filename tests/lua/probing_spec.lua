@@ -109,7 +109,8 @@ describe("probing", function()
     assert.are.equal(0, status, err)
     assert.is_truthy(out:find("24 of them", 1, true))
     for message, args in pairs { ["which --label"] = { "--table", file }, ["expected %s"] = { "--template", "x" },
-      ["of which --task"] = { "--svg", svg }, ["no column 'x'"] = { "--table", file, "--text", "river", "--label", "x" } } do
+      ["of which --task"] = { "--svg", svg },
+      ["no column 'x'"] = { "--table", file, "--text", "river", "--label", "x" } } do
       status, out, err = program.run({ "probe", "-m", path, table.unpack(args) })
       assert.are_not.equal(0, status, out)
       assert.is_truthy(err:find(message, 1, true), err)
