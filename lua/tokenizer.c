@@ -119,8 +119,10 @@ static const int32_t *ids_of_tensor(lua_State *L, int arg, int64_t *n) {
 
 static const int32_t *ids_of_text(lua_State *L, int arg, const pl_tokenizer *tok, int64_t *n) {
     if (!tok)
-        pl_lua_fail(L, PL_ERR_ARGUMENT,
-                    "the model has no tokenizer: give token ids instead of a text");
+        pl_lua_fail(
+            L, PL_ERR_ARGUMENT,
+            "the model has no tokenizer (tokenizer.json, tokenizer.model, vocab.json with "
+            "merges.txt or vocab.txt beside its weights): give token ids instead of a text");
     size_t len;
     const char *text = lua_tolstring(L, arg, &len);
     box *b = push_box(L);

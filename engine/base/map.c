@@ -11,6 +11,13 @@
 
 static const uint8_t empty_file[1];
 
+/* What Git leaves in place of a large file that has not been fetched. */
+static bool is_pointer(const pl_map *map) {
+    static const char begin[] = "version https://git-lfs.github.com/spec/";
+    size_t n = sizeof begin - 1;
+    return map->size_bytes > n && map->size_bytes < 1024 && memcmp(map->data, begin, n) == 0;
+}
+
 pl_status pl_map_open(pl_map *map, const char *path, pl_error *err) {
     *map = (pl_map){0};
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -33,6 +40,13 @@ pl_status pl_map_open(pl_map *map, const char *path, pl_error *err) {
         }
     }
     close(fd);
+    if (status == PL_OK && is_pointer(map)) {
+        pl_map_close(map);
+        status = pl_fail(err, PL_ERR_FORMAT,
+                         "%s: is a pointer that Git LFS left, not the file itself; `git lfs pull` "
+                         "there fetches it",
+                         path);
+    }
     return status;
 }
 

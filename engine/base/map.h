@@ -9,7 +9,8 @@ typedef struct pl_map {
     size_t size_bytes;
 } pl_map;
 
-/* Errors: PL_ERR_IO with the path and the system's reason; a directory is refused. */
+/* Errors: PL_ERR_IO with the path and the system's reason; a directory is refused. PL_ERR_FORMAT
+ * for a Git LFS pointer, which stands for a file that has not been fetched. */
 pl_status pl_map_open(pl_map *map, const char *path, pl_error *err);
 void pl_map_close(pl_map *map);
 

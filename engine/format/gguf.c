@@ -264,7 +264,7 @@ static pl_status place_tensor(const reader *r, gguf_tensor *t, uint64_t offset, 
     if (!fits || offset > room || bytes > room - offset) {
         return pl_fail(r->err, PL_ERR_FORMAT,
                        "%s: tensor '%.*s' lies outside the file: offset %llu of a data section of "
-                       "%zu bytes",
+                       "%zu bytes; the file may have been cut off",
                        r->path, text_length(t->name), t->name.data, (unsigned long long)offset,
                        room);
     }

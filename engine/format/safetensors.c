@@ -121,7 +121,7 @@ static pl_status read_offsets(const part *p, const json_t *entry, named_tensor *
     if (begin < 0 || end < begin || (uint64_t)end > p->size) {
         return pl_fail(p->err, PL_ERR_FORMAT,
                        "%s: tensor '%.80s': data_offsets [%lld, %lld] lie outside the %zu bytes of "
-                       "data",
+                       "data: the file may have been cut off",
                        p->path, p->name, (long long)begin, (long long)end, p->size);
     }
     if ((size_t)(end - begin) != t->bytes) {
@@ -183,6 +183,9 @@ static pl_status read_part(pl_safetensors *file, const uint8_t *data, size_t siz
                        size);
     }
     memcpy(&length, data, sizeof length);
+    if (length > size - sizeof length && !(size > sizeof length && data[sizeof length] == '{')) {
+        return pl_fail(err, PL_ERR_FORMAT, "%s: is neither a GGUF nor a safetensors file", path);
+    }
     if (length > size - sizeof length) {
         return pl_fail(err, PL_ERR_FORMAT,
                        "%s: the header claims %llu bytes, the file has %zu more", path,

@@ -136,6 +136,10 @@ static pl_status gguf_vocabulary(pl_config *config, const pl_family *family, con
     pl_tensor embed;
     char name[128];
     gguf_name(name, family, PL_PLACE_EMBED);
+    if (pl_gguf_n_tensors(gguf) == 0) {
+        return pl_fail(err, PL_ERR_FORMAT, "%s: has no tensors: a vocabulary without its model",
+                       pl_gguf_path(gguf));
+    }
     if (!pl_gguf_find_tensor(gguf, name, &index)) {
         return pl_fail(err, PL_ERR_FORMAT, "%s: tensor '%s' is missing", pl_gguf_path(gguf), name);
     }

@@ -580,11 +580,14 @@ static pl_status describe(pl_config *config, const pl_family **family, json_t **
                           const pl_families *set, const pl_weights_file *file,
                           const pl_model_files *files, pl_error *err) {
     char path[PL_PATH_MAX + 32];
-    snprintf(path, sizeof path, "%s/adapter_config.json", files->folder);
+    const char *folder = files->folder;
+    int n = (int)strlen(folder);
+    if (n > 1 && folder[n - 1] == '/') n--;
+    snprintf(path, sizeof path, "%.*s/adapter_config.json", n, folder);
     pl_gguf_string type = {0};
     if (file->gguf) pl_gguf_find_string(file->gguf, "general.type", &type);
     bool adapter = file->gguf ? pl_gguf_string_is(type, "adapter") : access(path, F_OK) == 0;
-    snprintf(path, sizeof path, "%s/config.json", files->folder);
+    snprintf(path, sizeof path, "%.*s/config.json", n, folder);
     if (adapter && (file->gguf || access(path, F_OK) != 0)) {
         return pl_fail(err, PL_ERR_ARGUMENT,
                        "%s: is an adapter: load the model that it is for, and put it on that",
@@ -597,6 +600,11 @@ static pl_status describe(pl_config *config, const pl_family **family, json_t **
         snprintf(path, sizeof path, "%s, without a config.json", files->weights);
         json = pl_openai_params_config(file->params);
         if (!json) status = pl_fail(err, PL_ERR_MEMORY, "out of memory");
+    } else if (access(path, F_OK) != 0) {
+        status = pl_fail(err, PL_ERR_IO,
+                         "safetensors have the weights alone; what they are for stands in a "
+                         "config.json beside them, and there is no %.300s",
+                         path);
     } else {
         status = pl_json_open(&json, path, err);
     }

@@ -153,6 +153,10 @@ return function(pl, core)
     if opts.max_time ~= nil and not (type(opts.max_time) == "number" and opts.max_time >= 0) then
       pl.fail("argument", "max_time = %s: expected seconds", tostring(opts.max_time))
     end
+    if type(prompt) == "string" and not tok then
+      pl.fail("argument", "the model has no tokenizer (tokenizer.json, tokenizer.model, vocab.json with merges.txt " ..
+        "or vocab.txt beside its weights): give token ids instead of a text")
+    end
     if #self.stops > 0 and not tok then pl.fail("argument", "stop: the model has no tokenizer") end
     for _, stop in ipairs(self.stops) do self.longest_stop = math.max(self.longest_stop, #stop) end
     self.prompt = type(prompt) == "string" and tok and tok:encode(prompt) or prompt

@@ -103,6 +103,13 @@ static void test_map_reads_and_refuses(void **state) {
     assert_int_equal(pl_map_open(&map, path, &err), PL_OK);
     assert_memory_equal(map.data, "abc", 3);
     pl_map_close(&map);
+    FILE *pointer = fopen(path, "w");
+    assert_non_null(pointer);
+    fputs("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n", pointer);
+    fclose(pointer);
+    assert_int_equal(pl_map_open(&map, path, &err), PL_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "git lfs pull"));
+    assert_null(map.data);
     unlink(path);
     assert_int_equal(pl_map_open(&map, path, &err), PL_ERR_IO);
     assert_non_null(strstr(err.message, path));

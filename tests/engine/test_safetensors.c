@@ -189,11 +189,14 @@ static void test_headers_that_lie(void **state) {
         assert_non_null(strstr(err.message, "x.safetensors"));
     }
     pl_safetensors *file;
-    uint64_t lie[2] = {UINT64_MAX - 2, 0};
+    uint64_t lie[2] = {UINT64_MAX - 2, '{'};
     assert_int_equal(pl_safetensors_parse(&file, (uint8_t *)lie, sizeof lie, "x", &err),
                      PL_ERR_FORMAT);
     assert_non_null(strstr(err.message, "claims 18446744073709551613 bytes"));
     assert_int_equal(pl_safetensors_parse(&file, (uint8_t *)lie, 3, "x", &err), PL_ERR_FORMAT);
+    static _Alignas(8) const uint8_t text[] = "Once upon a time there was";
+    assert_int_equal(pl_safetensors_parse(&file, text, sizeof text, "x", &err), PL_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "neither a GGUF nor a safetensors file"));
 }
 
 static void test_unread_types_are_named_when_asked_for(void **state) {

@@ -16,8 +16,8 @@ local llama3 = { rope_scaling = "llama3", rope_factor = 8, rope_original_ctx = 1
 local families = {
   { "gpt2" }, { "openai-gpt" }, { "llama", llama3 }, { "mistral", { window = 9 } },
   { "mixtral", { n_experts = 2, n_experts_used = 1, window = 9 } }, { "qwen2", yarn }, { "qwen3" }, { "olmo2" },
-  { "stablelm", { rope_dims = 2 } }, { "phi3", long }, { "gptneox", { rope_dims = 2 } }, { "gemma2", { window = 9 }, 2 },
-  { "gemma3", { window = 9 }, 6 }, { "bert", { pooler = true } }, { "distilbert" },
+  { "stablelm", { rope_dims = 2 } }, { "phi3", long }, { "gptneox", { rope_dims = 2 } },
+  { "gemma2", { window = 9 }, 2 }, { "gemma3", { window = 9 }, 6 }, { "bert", { pooler = true } }, { "distilbert" },
 }
 
 local function write(path, text)
