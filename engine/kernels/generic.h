@@ -141,36 +141,51 @@ static void tile_bf16(float *out, size_t out_stride, const void *w, size_t w_row
             x, x_stride, n_rows, n_in);
 }
 
-/* Up to sixteen columns of one row: sum l holds, for each column, what lane l of the other layout
- * would. */
+static void row_add(float *out, const float *a, const float *b, size_t n) {
+    size_t k = 0;
+    for (; k + 16 <= n; k += 16)
+        lanes_store(out + k, lanes_add(lanes_load(a + k), lanes_load(b + k)));
+    for (; k < n; k++) out[k] = a[k] + b[k];
+}
+
+/* Columns whose sums one row of activations keeps in the nearest cache. */
+enum { WIDE = 256 };
+
+/* Up to WIDE columns of one row: sums[l] holds, for each column, what lane l of the other layout
+ * would. Whole stretches of w's rows are read, and the row after next is fetched. */
 ALWAYS_INLINE void transposed_columns(pl_dtype dtype, float *out, const char *w, size_t w_row_bytes,
                                       size_t n, const float *x, size_t n_in) {
-    lanes sum[16];
-    for (int l = 0; l < 16; l++) sum[l] = lanes_set(0);
-    for (size_t k = 0; k < n_in; k += 16) {
-        size_t n_lanes = n_in - k < 16 ? n_in - k : 16;
-        for (size_t l = 0; l < n_lanes; l++) {
-            const char *row = w + (k + l) * w_row_bytes;
-            lanes column = n == 16 ? load_as(dtype, row, 0) : load_as_n(dtype, row, 0, n);
-            sum[l] = lanes_fma(lanes_set(x[k + l]), column, sum[l]);
+    float sums[16][WIDE];
+    size_t element_bytes = dtype == PL_F32 ? 4 : 2, n_bytes = n * element_bytes;
+    for (int l = 0; l < 16; l++) memset(sums[l], 0, n * sizeof **sums);
+    for (size_t k = 0; k < n_in; k++) {
+        const char *row = w + k * w_row_bytes;
+        float *sum = sums[k % 16];
+        lanes factor = lanes_set(x[k]);
+        for (size_t at = 0; at < n_bytes; at += 64) __builtin_prefetch(row + 4 * w_row_bytes + at);
+        size_t j = 0;
+        for (; j + 16 <= n; j += 16) {
+            lanes column = load_as(dtype, row + j * element_bytes, 0);
+            lanes_store(sum + j, lanes_fma(factor, column, lanes_load(sum + j)));
+        }
+        if (j < n) {
+            lanes column = load_as_n(dtype, row + j * element_bytes, 0, n - j);
+            lanes next = lanes_fma(factor, column, lanes_load_n(sum + j, n - j));
+            lanes_store_n(sum + j, next, n - j);
         }
     }
     for (int half = 8; half > 0; half /= 2) {
-        for (int l = 0; l < half; l++) sum[l] = lanes_add(sum[l], sum[l + half]);
+        for (int l = 0; l < half; l++) row_add(sums[l], sums[l], sums[l + half], n);
     }
-    if (n == 16) {
-        lanes_store(out, sum[0]);
-    } else {
-        lanes_store_n(out, sum[0], n);
-    }
+    memcpy(out, sums[0], n * sizeof *out);
 }
 
 static void tile_transposed(pl_dtype dtype, float *out, size_t out_stride, const void *w,
                             size_t w_row_bytes, size_t n_out, const float *x, size_t x_stride,
                             size_t n_rows, size_t n_in) {
     size_t element_bytes = dtype == PL_F32 ? 4 : 2;
-    for (size_t j = 0; j < n_out; j += 16) {
-        size_t n = n_out - j < 16 ? n_out - j : 16;
+    for (size_t j = 0; j < n_out; j += WIDE) {
+        size_t n = n_out - j < WIDE ? n_out - j : WIDE;
         const char *first = (const char *)w + j * element_bytes;
         for (size_t r = 0; r < n_rows; r++) {
             float *place = out + r * out_stride + j;
@@ -183,6 +198,44 @@ static void tile_transposed(pl_dtype dtype, float *out, size_t out_stride, const
                 transposed_columns(PL_BF16, place, first, w_row_bytes, n, row, n_in);
             }
         }
+    }
+}
+
+ALWAYS_INLINE void transpose_as(pl_dtype dtype, float *out, size_t out_stride, const char *w,
+                                size_t w_row_bytes, size_t n_out, size_t n_in) {
+    size_t element_bytes = dtype == PL_F32 ? 4 : 2;
+    for (size_t k = 0; k < n_in; k += 16) {
+        size_t n_k = n_in - k < 16 ? n_in - k : 16;
+        for (size_t j = 0; j < n_out; j += 16) {
+            size_t n_j = n_out - j < 16 ? n_out - j : 16;
+            const char *row = w + k * w_row_bytes + j * element_bytes;
+            lanes square[16];
+            for (size_t i = 0; i < 16; i++, row += w_row_bytes) {
+                square[i] = i >= n_k    ? lanes_set(0)
+                            : n_j == 16 ? load_as(dtype, row, 0)
+                                        : load_as_n(dtype, row, 0, n_j);
+            }
+            lanes_transpose(square);
+            for (size_t i = 0; i < n_j; i++) {
+                float *place = out + (j + i) * out_stride + k;
+                if (n_k == 16) {
+                    lanes_store(place, square[i]);
+                } else {
+                    lanes_store_n(place, square[i], n_k);
+                }
+            }
+        }
+    }
+}
+
+static void transpose(pl_dtype dtype, float *out, size_t out_stride, const void *w,
+                      size_t w_row_bytes, size_t n_out, size_t n_in) {
+    if (dtype == PL_F32) {
+        transpose_as(PL_F32, out, out_stride, w, w_row_bytes, n_out, n_in);
+    } else if (dtype == PL_F16) {
+        transpose_as(PL_F16, out, out_stride, w, w_row_bytes, n_out, n_in);
+    } else {
+        transpose_as(PL_BF16, out, out_stride, w, w_row_bytes, n_out, n_in);
     }
 }
 
@@ -333,13 +386,6 @@ static float row_max(const float *x, size_t n) {
         if (x[i] > result) result = x[i];
     }
     return result;
-}
-
-static void row_add(float *out, const float *a, const float *b, size_t n) {
-    size_t k = 0;
-    for (; k + 16 <= n; k += 16)
-        lanes_store(out + k, lanes_add(lanes_load(a + k), lanes_load(b + k)));
-    for (; k < n; k++) out[k] = a[k] + b[k];
 }
 
 static void row_mul(float *out, const float *a, const float *b, size_t n) {
@@ -640,7 +686,7 @@ static void attention_mix(float *z, const float *pattern, const void *values, pl
 #define GENERIC_TABLE                                                                              \
     {                                                                                              \
         .tile_f32 = tile_f32, .tile_f16 = tile_f16, .tile_bf16 = tile_bf16,                        \
-        .tile_transposed = tile_transposed,                                                        \
+        .tile_transposed = tile_transposed, .transpose = transpose,                                \
         .tile_quantised = {[PL_Q4_0] = tile_q4_0, [PL_Q4_1] = tile_q4_1, [PL_Q5_0] = tile_q5_0,    \
                            [PL_Q5_1] = tile_q5_1, [PL_Q8_0] = tile_q8_0, [PL_Q2_K] = tile_q2_k,    \
                            [PL_Q3_K] = tile_q3_k, [PL_Q4_K] = tile_q4_k, [PL_Q5_K] = tile_q5_k,    \

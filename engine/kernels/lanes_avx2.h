@@ -138,6 +138,36 @@ static inline float lanes_max_of(lanes a) {
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
+static inline void transpose8(__m256 a[8]) {
+    __m256 b[8];
+    for (int i = 0; i < 8; i += 2) {
+        b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        a[i] = _mm256_shuffle_ps(b[i], b[i + 2], 0x44);
+        a[i + 1] = _mm256_shuffle_ps(b[i], b[i + 2], 0xee);
+        a[i + 2] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0x44);
+        a[i + 3] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0xee);
+    }
+    for (int c = 0; c < 4; c++) {
+        b[c] = _mm256_permute2f128_ps(a[c], a[4 + c], 0x20);
+        b[4 + c] = _mm256_permute2f128_ps(a[c], a[4 + c], 0x31);
+    }
+    for (int i = 0; i < 8; i++) a[i] = b[i];
+}
+static inline void lanes_transpose(lanes a[16]) {
+    __m256 quarter[2][2][8]; /* of lanes, of rows */
+    for (int i = 0; i < 16; i++) {
+        quarter[0][i / 8][i % 8] = a[i].lo;
+        quarter[1][i / 8][i % 8] = a[i].hi;
+    }
+    for (int i = 0; i < 4; i++) transpose8(quarter[i / 2][i % 2]);
+    for (int i = 0; i < 16; i++) {
+        a[i] = (lanes){quarter[i / 8][0][i % 8], quarter[i / 8][1][i % 8]};
+    }
+}
+
 /* 2 x 3 tiles: 12 of 16 registers hold sums. */
 enum { TILE_R = 2, TILE_J = 3 };
 

@@ -114,6 +114,32 @@ static inline float lanes_max_of(lanes a) {
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
+static inline void lanes_transpose(lanes a[16]) {
+    lanes b[16];
+    for (int i = 0; i < 16; i += 2) {
+        b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 16;
+         i += 4) { /* a[i + c]: columns c, 4 + c, 8 + c, 12 + c of rows i to i + 3 */
+        for (int c = 0; c < 2; c++) {
+            __m512d x = _mm512_castps_pd(b[i + c]), y = _mm512_castps_pd(b[i + 2 + c]);
+            a[i + 2 * c] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+            a[i + 2 * c + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
+        }
+    }
+    for (int c = 0; c < 4; c++) {
+        b[c] = _mm512_shuffle_f32x4(a[c], a[4 + c], 0x88); /* columns c, 8 + c of rows 0 to 7 */
+        b[4 + c] = _mm512_shuffle_f32x4(a[c], a[4 + c], 0xdd);
+        b[8 + c] = _mm512_shuffle_f32x4(a[8 + c], a[12 + c], 0x88);
+        b[12 + c] = _mm512_shuffle_f32x4(a[8 + c], a[12 + c], 0xdd);
+    }
+    for (int c = 0; c < 8; c++) {
+        a[c] = _mm512_shuffle_f32x4(b[c], b[8 + c], 0x88);
+        a[8 + c] = _mm512_shuffle_f32x4(b[c], b[8 + c], 0xdd);
+    }
+}
+
 /* 4 x 5 tiles: 20 of 32 registers hold sums, and 9 loads feed 20 multiply-adds. */
 enum { TILE_R = 4, TILE_J = 5 };
 

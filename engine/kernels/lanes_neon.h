@@ -153,6 +153,15 @@ static inline float lanes_max_of(lanes a) {
     return most;
 }
 
+static inline void lanes_transpose(lanes a[16]) {
+    float x[16][16], y[16][16];
+    for (int i = 0; i < 16; i++) lanes_store(x[i], a[i]);
+    for (int i = 0; i < 16; i++) {
+        for (int j = 0; j < 16; j++) y[i][j] = x[j][i];
+    }
+    for (int i = 0; i < 16; i++) a[i] = lanes_load(y[i]);
+}
+
 #undef FOR_PARTS
 
 /* 2 x 2 tiles: 16 of 32 registers hold sums. */

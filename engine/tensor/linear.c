@@ -9,7 +9,9 @@
 #include "../base/threads.h"
 #include "grad_layers.h"
 
-enum { TILE_ROWS = 64, TILE_OUT = 64, PANEL_ROWS = 16, MAX_LINEARS = 4 };
+enum { TILE_ROWS = 64, TILE_OUT = 64, PANEL_ROWS = 32, TASK_OUT = 16, MAX_LINEARS = 4 };
+/* Rows from which a transposed panel is worth turning round. */
+enum { TURN_ROWS = 4 };
 /* Rows from which the fast kernels pay, and those of their tiles. */
 enum { FAST_ROWS = 64, FAST_TILE_ROWS = 132 };
 
@@ -29,7 +31,7 @@ typedef struct linear_job {
     linear_part parts[MAX_LINEARS];
     int n_parts;
     size_t n_rows, n_in, tile_rows, tile_out, n_row_tiles;
-    float *panels; /* [n_threads, PANEL_ROWS, n_in] for exact quantised products, or [n_threads,
+    float *panels; /* [n_threads, PANEL_ROWS, n_in] for widened weights, or [n_threads,
                       PL_FAST_OUT, n_pairs] words for fast ones */
 } linear_job;
 
@@ -74,22 +76,39 @@ static void tile_rounded(const linear_job *job, const linear_part *part, tile t)
         part->rounded_row_bytes, t.n_rows, job->n_in);
 }
 
-/* Quantised weights are widened panel by panel and multiplied as float32. */
-static void tile_exact(const linear_job *job, const linear_part *part, tile t, int thread) {
+/* Rows columns, columns + 1, ... of the weights as float32. */
+static void widen_panel(const linear_job *job, const linear_part *part, float *panel, size_t column,
+                        size_t n) {
     const pl_kernels *k = job->c->kernels;
     const pl_tensor *w = &part->linear->w;
+    if (part->linear->transposed) {
+        const char *first = (const char *)w->data + column * pl_dtype_get(w->dtype)->block_bytes;
+        k->transpose(w->dtype, panel, job->n_in, first, part->w_row_bytes, n, job->n_in);
+        return;
+    }
+    for (size_t j = 0; j < n; j++) {
+        const char *row = (const char *)w->data + (column + j) * part->w_row_bytes;
+        k->to_f32[w->dtype](panel + j * job->n_in, row, job->n_in);
+    }
+}
+
+/* Weights are widened panel by panel and multiplied as float32. */
+static void tile_widened(const linear_job *job, const linear_part *part, tile t, int thread) {
     float *panel = job->panels + (size_t)thread * PANEL_ROWS * job->n_in;
     const float *x = (const float *)job->x->data + t.row * (size_t)job->x->stride[0];
     for (size_t done = 0; done < t.n_out; done += PANEL_ROWS) {
         size_t n = t.n_out - done < PANEL_ROWS ? t.n_out - done : PANEL_ROWS;
-        for (size_t j = 0; j < n; j++) {
-            const char *row = (const char *)w->data + (t.column + done + j) * part->w_row_bytes;
-            k->to_f32[w->dtype](panel + j * job->n_in, row, job->n_in);
-        }
-        k->tile_f32(part->out + t.row * part->out_stride + t.column + done, part->out_stride, panel,
-                    job->n_in * sizeof *panel, n, x, (size_t)job->x->stride[0], t.n_rows,
-                    job->n_in);
+        widen_panel(job, part, panel, t.column + done, n);
+        job->c->kernels->tile_f32(part->out + t.row * part->out_stride + t.column + done,
+                                  part->out_stride, panel, job->n_in * sizeof *panel, n, x,
+                                  (size_t)job->x->stride[0], t.n_rows, job->n_in);
     }
+}
+
+/* Whether weights are widened before they are multiplied. */
+static bool is_widened(const linear_job *job, const pl_linear *linear) {
+    bool quantised = pl_dtype_get(linear->w.dtype)->quantised;
+    return linear->transposed ? job->n_rows >= TURN_ROWS : quantised && job->c->exact;
 }
 
 /* Panel by panel, each packed once for all rows of the tile. */
@@ -121,8 +140,8 @@ static void run_tile(void *context, size_t task, int thread) {
         tile_fast(job, part, t, thread);
     } else if (part->rounded) {
         tile_rounded(job, part, t);
-    } else if (pl_dtype_get(part->linear->w.dtype)->quantised) {
-        tile_exact(job, part, t, thread);
+    } else if (is_widened(job, part->linear)) {
+        tile_widened(job, part, t, thread);
     } else {
         tile_plain(job, part, t);
     }
@@ -248,11 +267,13 @@ static pl_status prepare_part(pl_call *c, linear_job *job, const pl_linear *line
     return PL_OK;
 }
 
-/* Enough tasks that threads end together, yet runs of weights long enough to stream. */
-static size_t choose_tile_out(int n_threads, size_t n_rows, size_t n_out) {
+/* Enough tasks that threads end together, yet runs of weights long enough to stream; of transposed
+ * weights a task reads a stretch of every row. */
+static size_t choose_tile_out(int n_threads, size_t n_rows, size_t n_out, bool transposed) {
     if (n_rows > TILE_ROWS) return TILE_OUT;
-    size_t tile_out = n_out / ((size_t)n_threads * 4) / PANEL_ROWS * PANEL_ROWS;
-    return tile_out < PANEL_ROWS ? PANEL_ROWS : tile_out > 1024 ? 1024 : tile_out;
+    size_t n_tasks = (size_t)n_threads * (transposed ? 2 : 4);
+    size_t tile_out = n_out / n_tasks / TASK_OUT * TASK_OUT;
+    return tile_out < TASK_OUT ? TASK_OUT : tile_out > 1024 ? 1024 : tile_out;
 }
 
 pl_status pl_op_linear(pl_call *c, pl_tensor *outs, const pl_tensor *x,
@@ -263,13 +284,13 @@ pl_status pl_op_linear(pl_call *c, pl_tensor *outs, const pl_tensor *x,
         return pl_fail(&c->err, PL_ERR_SHAPE, "linear: expected float32 rows [n_rows, n_in]");
     }
     size_t n_out = 0, n_tasks = 0;
-    bool quantised = false;
+    bool widened = false;
     for (int i = 0; i < n_linears; i++) {
         n_out += (size_t)pl_linear_n_out(linears[i]);
-        quantised |= pl_dtype_get(linears[i]->w.dtype)->quantised;
+        widened |= is_widened(&job, linears[i]);
     }
     int n_threads = pl_call_threads(c, job.n_rows * job.n_in * n_out);
-    job.tile_out = choose_tile_out(n_threads, job.n_rows, n_out);
+    job.tile_out = choose_tile_out(n_threads, job.n_rows, n_out, linears[0]->transposed);
     bool fast = false;
     for (int i = 0; i < n_linears; i++) fast |= is_fast(c, &job, linears[i]);
     job.tile_rows = fast ? FAST_TILE_ROWS : TILE_ROWS;
@@ -278,7 +299,7 @@ pl_status pl_op_linear(pl_call *c, pl_tensor *outs, const pl_tensor *x,
         pl_status status = prepare_part(c, &job, linears[i], &outs[i], &n_tasks);
         if (status != PL_OK) return status;
     }
-    if ((quantised && c->exact) || fast) {
+    if (widened || fast) {
         int64_t panel_rows = fast ? PL_FAST_OUT : PANEL_ROWS;
         pl_tensor panels;
         pl_status status = pl_call_tensor(

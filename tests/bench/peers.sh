@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs perilune and llama.cpp's llama-bench in turn over the same files, and prints the medians.
+# Runs perilune and llama.cpp's or ik_llama.cpp's llama-bench in turn over the same files, and
+# prints the medians.
 #
 #   LLAMA_BENCH=/path/to/llama-bench tests/bench/peers.sh FILE.gguf...
 #
@@ -31,11 +32,12 @@ for file in "$@"; do
     tail -n 1 "$work/json" | field prompt_tokens_per_s >>"$work/our_prompt"
     tail -n 1 "$work/json" | field tokens_per_s >>"$work/our_generation"
     prompt=$(tail -n 1 "$work/json" | field prompt)
-    taskset -c 0-$((threads - 1)) "$bench" -m "$file" -t "$threads" -p "$prompt" -n 64 -r 1 -o jsonl 2>/dev/null >"$work/theirs"
-    grep '"n_gen": *0[,}]' "$work/theirs" | field avg_ts >>"$work/their_prompt"
-    grep -v '"n_gen": *0[,}]' "$work/theirs" | field avg_ts >>"$work/their_generation"
+    taskset -c 0-$((threads - 1)) "$bench" -m "$file" -t "$threads" -p "$prompt" -n 64 -r 1 -o json 2>"$work/said" |
+      awk '/"n_gen":/ {generated = $2 + 0} /"avg_ts":/ {print generated ? "generation" : "prompt", $2 + 0}' >"$work/theirs"
+    sed -n 's/^prompt //p' "$work/theirs" >>"$work/their_prompt"
+    sed -n 's/^generation //p' "$work/theirs" >>"$work/their_generation"
   done
-  [ -s "$work/their_prompt" ] || { echo "$bench said nothing about $file" >&2; exit 1; }
+  [ -s "$work/their_prompt" ] || { echo "$bench has no figures of $file:" >&2; tail -n 3 "$work/said" >&2; exit 1; }
   printf '%-28s %12.0f %12.0f %12.1f %12.1f\n' "$(basename "$file")" "$(median "$work/our_prompt")" \
     "$(median "$work/their_prompt")" "$(median "$work/our_generation")" "$(median "$work/their_generation")"
 done

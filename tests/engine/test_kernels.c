@@ -133,6 +133,7 @@ static void check_tiles(const pl_kernels *plain, const pl_kernels *k) {
     static const pl_dtype types[] = {PL_F32, PL_F16, PL_BF16};
     static float w[COLUMNS * WIDTH], x[ROWS * WIDTH], got[ROWS * COLUMNS], ref[ROWS * COLUMNS];
     static float flat[COLUMNS * WIDTH], turned[COLUMNS * WIDTH];
+    static float turned_back[COLUMNS * (WIDTH + 1)], row[WIDTH];
     static char packed[COLUMNS * WIDTH * 4], packed_turned[COLUMNS * WIDTH * 4];
     fill(w, COLUMNS * WIDTH, 0, 5), fill(x, ROWS * WIDTH, 0, 6);
     for (int t = 0; t < 3; t++) {
@@ -169,13 +170,32 @@ static void check_tiles(const pl_kernels *plain, const pl_kernels *k) {
             k->tile_transposed(types[t], got, COLUMNS, packed_turned, COLUMNS * bytes, COLUMNS, x,
                                n, ROWS, n);
             assert_same(got, ref, ROWS * COLUMNS, "transposed tile", n);
+            k->transpose(types[t], turned_back, n + 1, packed_turned, COLUMNS * bytes, COLUMNS, n);
+            for (size_t j = 0; j < COLUMNS; j++) {
+                k->to_f32[types[t]](row, packed + j * n * bytes, n);
+                assert_same(turned_back + j * (n + 1), row, n, "transposed weights", n);
+            }
         }
     }
+}
+
+/* More columns of a transposed matrix than are summed at a time. */
+static void check_wide(const pl_kernels *plain, const pl_kernels *k) {
+    enum { N_OUT = 600, N_IN = 37 };
+    static float w[N_IN * N_OUT], x[2 * N_IN], flat[N_OUT * N_IN], got[2 * N_OUT], ref[2 * N_OUT];
+    static uint16_t half[N_IN * N_OUT];
+    fill(w, N_IN * N_OUT, 0, 15), fill(x, 2 * N_IN, 0, 16);
+    k->from_f32[PL_F16](half, w, N_IN * N_OUT);
+    k->transpose(PL_F16, flat, N_IN, half, N_OUT * sizeof *half, N_OUT, N_IN);
+    plain->tile_f32(ref, N_OUT, flat, N_IN * sizeof *flat, N_OUT, x, N_IN, 2, N_IN);
+    k->tile_transposed(PL_F16, got, N_OUT, half, N_OUT * sizeof *half, N_OUT, x, N_IN, 2, N_IN);
+    assert_same(got, ref, (size_t)2 * N_OUT, "wide transposed tile", N_OUT);
 }
 
 static void test_tiles_sum_in_one_order(void **state) {
     (void)state;
     for_each_isa(check_tiles);
+    for_each_isa(check_wide);
 }
 
 /* Random bytes are valid blocks as long as the half-precision factors are finite. */
