@@ -75,9 +75,16 @@ function Muon:load_state(state)
   self.n_steps = state.n_steps
 end
 
+---@class perilune.MuonOptions
+---@field lr number
+---@field beta? number of Muon's momentum; 0.95 unless said otherwise
+---@field weight_decay? number 0
+---@field beta2? number of AdamW
+---@field clip? number of AdamW: the most that the norm of its gradients may be
+
 --- An optimizer of a model's weights.
 ---@param parameters {name: string, tensor: perilune.Tensor}[] of model:parameters()
----@param opts {lr: number, beta?: number, weight_decay?: number, beta2?: number, clip?: number} beta: of Muon's momentum, 0.95; beta2 and clip: of AdamW
+---@param opts perilune.MuonOptions
 ---@return perilune.Optimizer
 return function(parameters, opts)
   opts = pl.check_options("muon", opts, { "lr", "beta", "weight_decay", "beta2", "clip" })

@@ -1,4 +1,5 @@
 -- Othello: its rules.
+require "perilune" -- which knows where its modules are
 local othello = require "perilune.othello"
 local om = require "perilune.othello_model"
 local tiny = dofile "tests/lua/tiny.lua"
