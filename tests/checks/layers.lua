@@ -78,7 +78,7 @@ local function check_line(file, number, line)
   if header then check_system(file, number, header) end
   if file == "engine/model/forward.c" then
     for _, family in ipairs(FAMILIES) do
-      if line:lower():find("%f[%a]" .. family) then
+      if line:lower():find("%f[%a]" .. family .. "%f[%A]") then
         report(file, number, ("names the family %q: families are data"):format(family))
       end
     end

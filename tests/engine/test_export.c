@@ -291,8 +291,7 @@ static void test_quantised_files(void **state) {
 /* The model that comes along, which is quantised, with float32 weights. */
 static pl_model *shipped_model(void) {
     const pl_save_options wide = {.cast = true, .dtype = PL_F32};
-    pl_model *shipped = must_load("models/default.gguf"),
-             *model = saved(shipped, "a.gguf", &wide);
+    pl_model *shipped = must_load("models/default.gguf"), *model = saved(shipped, "a.gguf", &wide);
     pl_model_free(shipped);
     return model;
 }
