@@ -214,16 +214,3 @@ static const pl_rule solve_rule = {"solve", solve_backward, 1, true};
 pl_status pl_record_solve(pl_call *c, const pl_tensor *x, const pl_tensor *a, const pl_tensor *b) {
     return pl_record(c, &solve_rule, x, (const pl_tensor *[]){a, b}, 2, NULL);
 }
-
-/* -- the rest --------------------------------------------------------------------------------- */
-
-static const pl_rule no_rules[] = {{.name = "lstsq"}, {.name = "svd"},      {.name = "eigh"},
-                                   {.name = "eig"},   {.name = "cholesky"}, {.name = "qr"}};
-
-pl_status pl_record_none(pl_call *c, const pl_tensor *out, const pl_tensor *a, const char *name) {
-    for (size_t i = 0; i < sizeof no_rules / sizeof *no_rules; i++) {
-        if (strcmp(no_rules[i].name, name) == 0)
-            return pl_record(c, &no_rules[i], out, &a, 1, NULL);
-    }
-    return PL_OK;
-}

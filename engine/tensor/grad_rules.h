@@ -42,7 +42,16 @@ pl_status pl_record_matmul(pl_call *c, const pl_tensor *out, const pl_tensor *a,
 pl_status pl_record_einsum(pl_call *c, const pl_tensor *out, const char *equation,
                            const pl_tensor *const *operands, int n);
 pl_status pl_record_solve(pl_call *c, const pl_tensor *x, const pl_tensor *a, const pl_tensor *b);
-/* An operation whose gradient nobody has written: asking for it is an error that names it. */
-pl_status pl_record_none(pl_call *c, const pl_tensor *out, const pl_tensor *a, const char *name);
+
+/* Of whole factorisations, once all outputs are there. */
+pl_status pl_record_lstsq(pl_call *c, const pl_tensor *x, const pl_tensor *a, const pl_tensor *b,
+                          bool full_rank);
+pl_status pl_record_cholesky(pl_call *c, const pl_tensor *l, const pl_tensor *a);
+pl_status pl_record_qr(pl_call *c, const pl_tensor *q, const pl_tensor *r, const pl_tensor *a);
+pl_status pl_record_eigh(pl_call *c, const pl_tensor *values, const pl_tensor *vectors,
+                         const pl_tensor *a);
+pl_status pl_record_svd(pl_call *c, const pl_tensor *u, const pl_tensor *s, const pl_tensor *vt,
+                        const pl_tensor *a);
+pl_status pl_record_eig(pl_call *c, const pl_tensor *out, const pl_tensor *a);
 
 #endif

@@ -296,7 +296,7 @@ pl_status pl_op_lstsq(pl_call *c, pl_tensor *x, const pl_tensor *a, const pl_ten
     pl_tensor right;
     matrix left = {0}, sides = {0};
     float *s = NULL, *work = NULL, rcond = -1, wanted = 0;
-    int info = 0, rank, iwanted = 0, query = -1, *iwork = NULL;
+    int info = 0, rank = 0, iwanted = 0, query = -1, *iwork = NULL;
     use_one_thread();
     right = *b;
     pl_status status = check_matrix(c, a, "lstsq");
@@ -321,7 +321,8 @@ pl_status pl_op_lstsq(pl_call *c, pl_tensor *x, const pl_tensor *a, const pl_ten
         }
     }
     if (status == PL_OK) status = store_solution(c, x, &sides, left.n, b);
-    if (status == PL_OK) status = pl_record_none(c, x, a, "lstsq");
+    bool full_rank = rank == smaller(left.m, left.n);
+    if (status == PL_OK) status = pl_record_lstsq(c, x, a, b, full_rank);
     free(iwork), free(work), free(s), free(left.data), free(sides.data);
     return status;
 }
@@ -361,10 +362,7 @@ pl_status pl_op_svd(pl_call *c, pl_tensor *u, pl_tensor *s, pl_tensor *vt, const
     if (status == PL_OK) status = store_matrix(c, vt, &right, k, x.n);
     if (status != PL_OK) pl_tensor_release(u), pl_tensor_release(s);
     free(work), free(iwork), free(values), free(left.data), free(right.data), free(x.data);
-    if (status == PL_OK) status = pl_record_none(c, u, a, "svd");
-    if (status == PL_OK) status = pl_record_none(c, s, a, "svd");
-    if (status == PL_OK) status = pl_record_none(c, vt, a, "svd");
-    return status;
+    return status == PL_OK ? pl_record_svd(c, u, s, vt, a) : status;
 }
 
 pl_status pl_op_eigh(pl_call *c, pl_tensor *values, pl_tensor *vectors, const pl_tensor *a) {
@@ -392,9 +390,7 @@ pl_status pl_op_eigh(pl_call *c, pl_tensor *values, pl_tensor *vectors, const pl
     if (status == PL_OK) status = store_matrix(c, vectors, &x, x.n, x.n);
     if (status != PL_OK) pl_tensor_release(values);
     free(iwork), free(work), free(w), free(x.data);
-    if (status == PL_OK) status = pl_record_none(c, values, a, "eigh");
-    if (status == PL_OK) status = pl_record_none(c, vectors, a, "eigh");
-    return status;
+    return status == PL_OK ? pl_record_eigh(c, values, vectors, a) : status;
 }
 
 /* LAPACK gives the eigenvectors of a conjugate pair as two real columns: real part, imaginary. */
@@ -442,8 +438,8 @@ pl_status pl_op_eig(pl_call *c, pl_tensor *values, pl_tensor *vectors, const pl_
     }
     if (status == PL_OK) store_eigen(values, vectors, parts, parts + x.n, &right);
     free(work), free(parts), free(right.data), free(x.data);
-    if (status == PL_OK) status = pl_record_none(c, values, a, "eig");
-    if (status == PL_OK) status = pl_record_none(c, vectors, a, "eig");
+    if (status == PL_OK) status = pl_record_eig(c, values, a);
+    if (status == PL_OK) status = pl_record_eig(c, vectors, a);
     return status;
 }
 
@@ -476,8 +472,7 @@ pl_status pl_op_cholesky(pl_call *c, pl_tensor *l, const pl_tensor *a) {
     }
     if (status == PL_OK) status = store_matrix(c, l, &x, x.n, x.n);
     free(x.data);
-    if (status == PL_OK) status = pl_record_none(c, l, a, "cholesky");
-    return status;
+    return status == PL_OK ? pl_record_cholesky(c, l, a) : status;
 }
 
 pl_status pl_op_qr(pl_call *c, pl_tensor *q, pl_tensor *r, const pl_tensor *a) {
@@ -504,9 +499,7 @@ pl_status pl_op_qr(pl_call *c, pl_tensor *q, pl_tensor *r, const pl_tensor *a) {
         if (status != PL_OK) pl_tensor_release(r);
     }
     free(work), free(tau), free(x.data);
-    if (status == PL_OK) status = pl_record_none(c, q, a, "qr");
-    if (status == PL_OK) status = pl_record_none(c, r, a, "qr");
-    return status;
+    return status == PL_OK ? pl_record_qr(c, q, r, a) : status;
 }
 
 pl_status pl_op_det(pl_call *c, double *det, const pl_tensor *a) {

@@ -9,7 +9,9 @@
 -- * Passes that are recorded compute in precision "exact" with float32 keys and values, and give the
 --   bits of a session made so.
 -- * No gradient goes through hook_attn_in, hook_q_input, hook_k_input,
---   hook_v_input and hook_result, or through svd, eigh, eig, cholesky, qr, lstsq and det.
+--   hook_v_input and hook_result, or through eig and det.
+-- * The factors of svd, eigh and qr have gradients where they are determined: singular values and
+--   eigenvalues apart from each other, full rank; elsewhere backward says so.
 
 ---@class perilune
 local pl = {}
