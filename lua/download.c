@@ -38,7 +38,7 @@ typedef struct transfer {
     int progress;        /* index of the function to call, or 0 */
     double told;         /* when it was called last */
     bool failed;         /* the function raised: its error is on top of the stack */
-    const char *problem; /* why this side ended the transfer: "disk", "size", "range"; or NULL */
+    const char *problem; /* why this side ended it: "disk", "size", "range", "headers"; or NULL */
     int number;          /* errno with "disk" */
     char message[CURL_ERROR_SIZE];
 } transfer;
@@ -99,7 +99,10 @@ static int add_header(lua_State *L) {
 static size_t on_header(char *data, size_t size, size_t n, void *context) {
     transfer *t = context;
     lua_State *L = t->L;
-    if (++t->n_headers > MOST_HEADERS) return 0;
+    if (++t->n_headers > MOST_HEADERS) {
+        t->problem = "headers";
+        return 0;
+    }
     lua_pushcfunction(L, add_header);
     lua_pushvalue(L, t->table);
     lua_pushlightuserdata(L, &(piece){data, size * n});

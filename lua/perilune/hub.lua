@@ -9,7 +9,7 @@
 local names = require "perilune.hub_names"
 
 local most_bytes = 1 << 40
-local most_redirects, most_tries = 5, 5
+local most_redirects, most_tries, most_choices = 5, 5, 20
 
 local Hub = {}
 Hub.__index = Hub
@@ -44,12 +44,17 @@ return function(pl, core)
     local url, said = request.url, {}
     for _ = 0, most_redirects do
       local there = core.origin(url) or pl.fail("io", "%s: %s is no address", what, names.shown(url))
+      if not there:find("^https:") and (self.secure or not there:find("^http:")) then
+        pl.fail("io", "%s: the server redirects to %s: expected %s", what, names.shown(url),
+          self.secure and "https" or "http or https")
+      end
       local headers = { "Accept-Encoding: identity" }
       if self.token and there == self.origin then
         headers[2] = "Authorization: Bearer " .. self.token
       end
       local answer = core.http { url = url, method = request.method, headers = headers, secure = self.secure,
         file = request.file, most = request.most, on_progress = request.on_progress }
+      answer.message = answer.message and names.shown(answer.message)
       for key, value in pairs(answer.headers) do
         if not key:find("^x%-") or not said[key] then said[key] = value end
       end
@@ -93,7 +98,8 @@ return function(pl, core)
   local explained = {
     range = "the server answers with another part of the file than was asked for",
     size = "the server sends more than it said it would",
-    protocol = "the server redirects to an address that is not https",
+    protocol = "the server does not answer in HTTP",
+    headers = "the server sends more headers than a hub does",
   }
 
   local function check(what, answer)
@@ -236,12 +242,14 @@ return function(pl, core)
     local good, index = pcall(pl.json.decode, text, what)
     local map = good and type(index) == "table" and index.weight_map
     if type(map) ~= "table" then pl.fail("format", "%s: expected JSON with a weight_map", what) end
-    local list, seen = {}, {}
+    local list, there = {}, {}
+    for _, name in ipairs(files) do there[name] = "new" end
     for _, name in pairs(map) do
-      if not names.is_safe(name) or not has(files, name) then
-        pl.fail("format", "%s: %s: no such file on the hub", what, names.shown(name))
+      if type(name) ~= "string" or not there[name] then
+        pl.fail("format", "%s: %s: no such file on the hub", what,
+          type(name) == "string" and names.shown(name) or "a name that is no text")
       end
-      if not seen[name] then list[#list + 1], seen[name] = name, true end
+      if there[name] == "new" then list[#list + 1], there[name] = name, "listed" end
     end
     table.sort(list)
     return list
@@ -249,8 +257,10 @@ return function(pl, core)
 
   local function fail_choice(id, choices, files)
     if #choices > 0 then
+      local shown = table.move(choices, 1, math.min(#choices, most_choices), 1, {})
+      if #choices > #shown then shown[#shown + 1] = ("and %d more"):format(#choices - #shown) end
       pl.fail("argument", "%s has %d models; name one of them, as in `perilune pull %s %s`:\n  %s", id, #choices, id,
-        choices[1], table.concat(choices, "\n  "))
+        choices[1], table.concat(shown, "\n  "))
     end
     local other = has(files, "pytorch_model.bin") and " (but pytorch_model.bin, which perilune does not read)" or ""
     pl.fail("unsupported", "%s: no safetensors and no GGUF file there%s", id, other)
