@@ -19,7 +19,7 @@ parser:option("-k --top", "How many candidates to follow"):argname "K":default "
 cli.page_option(parser)
 
 local args = cli.parse(parser)
-local model = cli.load(args)
+local model = cli.load(args, { precision = "exact", kv = "f32" })
 local n_layers = model.config.n_layers
 local ids, tokens, text = cli.prompt(model, args.prompt, "The little girl went home to her mother, and the little")
 

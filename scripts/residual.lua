@@ -20,7 +20,7 @@ parser:argument("prompt", "The text (default: one of ours; - reads standard inpu
 cli.page_option(parser)
 
 local args = cli.parse(parser)
-local model = cli.load(args)
+local model = cli.load(args, { precision = "exact", kv = "f32" })
 local config = model.config
 local ids, tokens, text = cli.prompt(model, args.prompt, "The little girl went home to her mother, and the little")
 

@@ -23,7 +23,9 @@ describe("the programs that look inside", function()
   local function with_model(what, test)
     it(what, function()
       if not path then return pending("no trained model is here") end
-      test(function() return pl.load(path, { threads = 1 }) end)
+      test(function(precision)
+        return pl.load(path, { threads = 1, precision = precision, kv = precision == "exact" and "f32" or nil })
+      end)
     end)
   end
 
@@ -137,7 +139,7 @@ describe("the programs that look inside", function()
   with_model("logit_lens: the last layer says what the model says", function(load)
     local text = "The little girl went home to her mother, and the little"
     local out = run("logit_lens", { "-k", "3", text })
-    local model <close> = load()
+    local model <close> = load("exact")
     local best = model:topk(model:forward(text){ pos = -1 }:softmax(), 3)
     local candidates = out:match("candidates after the last token:\n\n( +[^\n]+)\n")
     local at = 1
@@ -197,7 +199,7 @@ describe("the programs that look inside", function()
   with_model("residual: norms of the stream, and shares that sum to 1", function(load)
     local text = "The king said to the queen"
     local out = run("residual", { text })
-    local model <close> = load()
+    local model <close> = load("exact")
     local _, cache = model:run_with_cache(text, "resid_post")
     local last = cache[("blocks.%d.hook_resid_post"):format(model.config.n_layers - 1)]
     local row = out:match("Norm of the stream.-\nmlp " .. model.config.n_layers - 1 .. " +([^\n]+)")
@@ -280,7 +282,7 @@ describe("the programs that look inside", function()
   with_model("one_head: weights, the mix and what it speaks for are the model's", function(load)
     local text = "The little girl went home to her mother, and the little"
     local out = run("one_head", { "--layer", "6", "--head", "4", "-k", "3", text })
-    local model <close> = load()
+    local model <close> = load("exact")
     local ids = model:encode(text)
     local logits, cache = model:run_with_cache(ids, { "blocks.6.attn.hook_*", "ln_final.hook_scale" })
     local pattern = cache["blocks.6.attn.hook_pattern"]:select(0, 4)[-1]
