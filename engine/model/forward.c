@@ -112,7 +112,7 @@ static pl_status project(pl_pass *p, int layer, pl_tensor qkv[3], const pl_tenso
     TRY(pl_tensor_view(q, 3, (int64_t[]){p->n_rows, config->n_heads, config->d_head}, err));
     TRY(pl_tensor_view(k, 3, (int64_t[]){p->n_rows, config->n_kv_heads, config->d_head}, err));
     TRY(pl_tensor_view(v, 3, (int64_t[]){p->n_rows, config->n_kv_heads, config->d_head}, err));
-    TRY(pl_use_head_inputs(p, layer, qkv, inputs, residual));
+    TRY(pl_use_head_inputs(p, layer, qkv, inputs, residual, &x));
     TRY(pl_tap(p, PL_HOOK_Q, layer, q));
     TRY(pl_tap(p, PL_HOOK_K, layer, k));
     TRY(pl_tap(p, PL_HOOK_V, layer, v));

@@ -10,9 +10,10 @@
 
 #include "../base/error.h"
 #include "adapter.h"
+#include "heads.h"
 
-enum { N_INPUTS = 3 };
-static const pl_point input_points[N_INPUTS] = {PL_HOOK_Q_INPUT, PL_HOOK_K_INPUT, PL_HOOK_V_INPUT};
+const pl_point pl_head_input_points[PL_N_HEAD_INPUTS] = {PL_HOOK_Q_INPUT, PL_HOOK_K_INPUT,
+                                                         PL_HOOK_V_INPUT};
 
 static float *row_of(const pl_tensor *t, int64_t row) {
     return (float *)t->data + row * t->stride[0];
@@ -30,16 +31,6 @@ static void copy_row(float *out, const float *x, int64_t n) {
     memcpy(out, x, (size_t)n * sizeof *out);
 }
 
-/* What is put together row by row has no gradient. */
-static pl_status refuse_recorded(pl_pass *p, pl_point point, int layer) {
-    if (!p->call.keep || !pl_listens(p, point, layer)) return PL_OK;
-    const pl_point_info *info = pl_point_get(point);
-    return pl_fail(&p->call.err, PL_ERR_UNSUPPORTED,
-                   "%s%s has no gradient: inside pl.grad listen to hook_resid_pre, hook_q, hook_k, "
-                   "hook_v or hook_z instead",
-                   info->part, info->name);
-}
-
 /* -- what heads read ------------------------------------------------------------------------ */
 
 /* out[row, head] = x[row] */
@@ -52,11 +43,10 @@ static pl_status repeat(pl_pass *p, pl_tensor *out, const pl_tensor *x, int64_t 
     return PL_OK;
 }
 
-/* The mean over the query heads that share a key-value head; exact where they agree. */
-static pl_status share(pl_pass *p, pl_tensor *out, const pl_tensor *attn_in, int64_t n_heads) {
-    int64_t d = p->model->config.d_model, group = p->model->config.n_heads / n_heads;
-    TRY(pl_call_tensor(&p->call, out, PL_F32, 3, (int64_t[]){p->n_rows, n_heads, d}));
-    for (int64_t i = 0; i < p->n_rows * n_heads; i++) {
+void pl_share_heads(const pl_tensor *out, const pl_tensor *attn_in) {
+    int64_t n_rows = out->shape[0], n_heads = out->shape[1], d = out->shape[2];
+    int64_t group = attn_in->shape[1] / n_heads;
+    for (int64_t i = 0; i < n_rows * n_heads; i++) {
         const float *first = head_row(attn_in, i / n_heads, i % n_heads * group);
         float *mean = head_row(out, i / n_heads, i % n_heads);
         for (int64_t j = 0; j < d; j++) {
@@ -65,30 +55,36 @@ static pl_status share(pl_pass *p, pl_tensor *out, const pl_tensor *attn_in, int
             mean[j] = off != 0 ? first[j] + off / (float)group : first[j];
         }
     }
+}
+
+static pl_status share(pl_pass *p, pl_tensor *out, const pl_tensor *attn_in, int64_t n_heads) {
+    int64_t d = p->model->config.d_model;
+    TRY(pl_call_tensor(&p->call, out, PL_F32, 3, (int64_t[]){p->n_rows, n_heads, d}));
+    pl_share_heads(out, attn_in);
     return PL_OK;
 }
 
 pl_status pl_tap_head_inputs(pl_pass *p, int layer, pl_tensor *inputs, const pl_tensor *residual) {
     const pl_config *config = &p->model->config;
-    const int64_t n_heads[N_INPUTS] = {config->n_heads, config->n_kv_heads, config->n_kv_heads};
+    const int64_t n_heads[PL_N_HEAD_INPUTS] = {config->n_heads, config->n_kv_heads,
+                                               config->n_kv_heads};
     pl_tensor attn_in;
     bool split = false;
-    TRY(refuse_recorded(p, PL_HOOK_ATTN_IN, layer));
-    for (int i = 0; i < N_INPUTS; i++) TRY(refuse_recorded(p, input_points[i], layer));
+    if (p->call.keep) return pl_record_head_inputs(p, layer, inputs, residual);
     if (pl_listens(p, PL_HOOK_ATTN_IN, layer)) {
         TRY(repeat(p, &attn_in, residual, config->n_heads));
         split = pl_writes(p, PL_HOOK_ATTN_IN, layer);
         TRY(pl_tap(p, PL_HOOK_ATTN_IN, layer, &attn_in));
     }
-    for (int i = 0; i < N_INPUTS; i++) {
-        if (!split && !pl_listens(p, input_points[i], layer)) continue;
+    for (int i = 0; i < PL_N_HEAD_INPUTS; i++) {
+        if (!split && !pl_listens(p, pl_head_input_points[i], layer)) continue;
         pl_tensor input;
         if (split)
             TRY(share(p, &input, &attn_in, n_heads[i]));
         else
             TRY(repeat(p, &input, residual, n_heads[i]));
-        if (split || pl_writes(p, input_points[i], layer)) inputs[i] = input;
-        TRY(pl_tap(p, input_points[i], layer, &input));
+        if (split || pl_writes(p, pl_head_input_points[i], layer)) inputs[i] = input;
+        TRY(pl_tap(p, pl_head_input_points[i], layer, &input));
     }
     return PL_OK;
 }
@@ -112,9 +108,8 @@ static pl_status norm_changed(pl_pass *p, int layer, pl_tensor *x, const int32_t
     return pl_op_normalize(&p->call, x, x, &stats, weights);
 }
 
-/* The rows of a linear map that make one head. */
-static pl_status rows_of_head(pl_linear *out, const pl_linear *linear, int64_t head, int64_t d_head,
-                              pl_error *err) {
+pl_status pl_rows_of_head(pl_linear *out, const pl_linear *linear, int64_t head, int64_t d_head,
+                          pl_error *err) {
     *out = *linear;
     TRY(pl_tensor_narrow(&out->w, linear->transposed, head * d_head, d_head, err));
     return out->b.data ? pl_tensor_narrow(&out->b, 0, head * d_head, d_head, err) : PL_OK;
@@ -137,7 +132,7 @@ static pl_status project_changed(pl_pass *p, int layer, pl_tensor *q, const pl_t
     for (int64_t i = 0; i < n; i++) copy_row(row_of(&x, i), head_row(input, rows[i], head), d);
     TRY(norm_changed(p, layer, &x, rows, residual));
     pl_linear one;
-    TRY(rows_of_head(&one, linear, head, d_head, &p->call.err));
+    TRY(pl_rows_of_head(&one, linear, head, d_head, &p->call.err));
     TRY(pl_op_linear(&p->call, &out, &x, (const pl_linear *[]){&one}, 1));
     if (p->adapted) {
         const pl_cut cut = {.first_out = head * d_head, .n_out = d_head};
@@ -151,10 +146,11 @@ static pl_status project_changed(pl_pass *p, int layer, pl_tensor *q, const pl_t
 }
 
 pl_status pl_use_head_inputs(pl_pass *p, int layer, pl_tensor *qkv, const pl_tensor *inputs,
-                             const pl_tensor *residual) {
+                             const pl_tensor *residual, const pl_tensor *normalized) {
     const pl_block_weights *w = &p->model->weights.blocks[layer];
-    const pl_linear *const linears[N_INPUTS] = {&w->q, &w->k, &w->v};
-    for (int i = 0; i < N_INPUTS; i++) {
+    const pl_linear *const linears[PL_N_HEAD_INPUTS] = {&w->q, &w->k, &w->v};
+    if (p->call.keep) return pl_record_head_maps(p, layer, qkv, inputs, residual, normalized);
+    for (int i = 0; i < PL_N_HEAD_INPUTS; i++) {
         if (!inputs[i].data) continue;
         for (int64_t head = 0; head < inputs[i].shape[1]; head++) {
             pl_arena_mark mark = pl_arena_save(p->call.arena);
@@ -181,9 +177,7 @@ pl_status pl_tap_mlp_in(pl_pass *p, int layer, pl_tensor *in, const pl_tensor *r
 
 /* -- what heads write ----------------------------------------------------------------------- */
 
-/* The columns of W_O that meet one head, as a map of their own without b_O. False where blocks of
- * quantised weights lie across heads. */
-static bool columns_of_head(pl_linear *out, const pl_linear *linear, int64_t head, int64_t d_head) {
+bool pl_columns_of_head(pl_linear *out, const pl_linear *linear, int64_t head, int64_t d_head) {
     const pl_dtype_info *dtype = pl_dtype_get(linear->w.dtype);
     int in = linear->transposed ? 0 : 1;
     if (d_head % (int64_t)dtype->block_elements != 0) return false;
@@ -203,7 +197,7 @@ static pl_status result_of_head(pl_pass *p, pl_tensor *result, const pl_tensor *
     TRY(pl_tensor_select(&out, 1, head, &p->call.err));
     pl_linear one;
     pl_cut cut = {0};
-    if (columns_of_head(&one, o, head, d_head)) {
+    if (pl_columns_of_head(&one, o, head, d_head)) {
         cut = (pl_cut){.first_in = head * d_head, .n_in = d_head};
         TRY(pl_tensor_narrow(&x, 1, head * d_head, d_head, &p->call.err));
     } else { /* all of W_O, and zeros for the other heads */
@@ -228,9 +222,18 @@ static void sum_heads(const pl_tensor *result, int64_t row, float *out, const fl
     }
 }
 
+void pl_sum_changed_results(const pl_tensor *out, const pl_tensor *result, const float *before,
+                            const float *bias) {
+    int64_t width = result->shape[1] * result->shape[2];
+    for (int64_t row = 0; row < result->shape[0]; row++) {
+        if (same_row(row_of(result, row), before + row * width, width)) continue;
+        sum_heads(result, row, row_of(out, row), bias);
+    }
+}
+
 pl_status pl_tap_results(pl_pass *p, int layer, pl_tensor *out, const pl_tensor *z) {
     if (!pl_listens(p, PL_HOOK_RESULT, layer)) return PL_OK;
-    TRY(refuse_recorded(p, PL_HOOK_RESULT, layer));
+    if (p->call.keep) return pl_record_results(p, layer, out, z);
     const pl_config *config = &p->model->config;
     const pl_linear *o = &p->model->weights.blocks[layer].o;
     bool writes = pl_writes(p, PL_HOOK_RESULT, layer);
@@ -248,10 +251,7 @@ pl_status pl_tap_results(pl_pass *p, int layer, pl_tensor *out, const pl_tensor 
         copy_row(before.data, result.data, p->n_rows * width);
     }
     TRY(pl_tap(p, PL_HOOK_RESULT, layer, &result));
-    for (int64_t row = 0; writes && row < p->n_rows; row++) {
-        if (same_row(row_of(&result, row), row_of(&before, row), width)) continue;
-        sum_heads(&result, row, row_of(out, row), o->b.data);
-    }
+    if (writes) pl_sum_changed_results(out, &result, before.data, o->b.data);
     pl_arena_rewind(p->call.arena, start);
     return PL_OK;
 }

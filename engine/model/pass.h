@@ -105,10 +105,10 @@ pl_status pl_tap_span(pl_pass *p, pl_point point, int layer, const pl_span *span
  *
  * Shows the copies of residual [n_rows, d_model] that the heads read; inputs [3] for q, k and v
  * are left empty where nobody may have changed them. Once q, k and v [n_rows, n_heads, d_head] are
- * there, changed copies take effect on them. */
+ * there, made of normalized = ln1(residual), changed copies take effect on them. */
 pl_status pl_tap_head_inputs(pl_pass *p, int layer, pl_tensor *inputs, const pl_tensor *residual);
 pl_status pl_use_head_inputs(pl_pass *p, int layer, pl_tensor *qkv, const pl_tensor *inputs,
-                             const pl_tensor *residual);
+                             const pl_tensor *residual, const pl_tensor *normalized);
 /* in = residual, or a copy of it that has been shown. */
 pl_status pl_tap_mlp_in(pl_pass *p, int layer, pl_tensor *in, const pl_tensor *residual);
 /* Shows each head's share of out = z W_O + b_O and, where changed, puts their sum into out.

@@ -15,9 +15,7 @@
 #include "../../engine/model/widen.h"
 #include "../../engine/tensor/grad.h"
 #include "../../engine/tensor/reduce.h"
-#include "model_fixture.h"
-
-enum { N = 6, VOCAB = 7 };
+#include "gradient_fixture.h"
 
 /* Whose allocator mallinfo2 does not know. */
 #ifdef __SANITIZE_ADDRESS__
@@ -26,32 +24,7 @@ static const bool under_sanitizer = true;
 static const bool under_sanitizer = false;
 #endif
 
-static const int32_t tokens[N] = {3, 1, 4, 1, 5, 6};
-static const int32_t targets[N] = {1, 4, 1, 5, 6, 0};
-
-static pl_config small(const char *arch) {
-    pl_config c = config_of(arch);
-    c.d_model = 8;
-    c.n_layers = 2;
-    c.n_heads = 2;
-    c.n_kv_heads = 2;
-    c.d_mlp = 12;
-    c.d_vocab = VOCAB;
-    c.n_ctx = 16;
-    return c;
-}
-
 /* -- the reference's side --------------------------------------------------------------------- */
-
-static double loss_of(const double *logits) {
-    double loss = 0;
-    for (int i = 0; i < N; i++) {
-        double sum = 0;
-        for (int j = 0; j < VOCAB; j++) sum += exp(logits[i * VOCAB + j]);
-        loss += log(sum) - logits[i * VOCAB + targets[i]];
-    }
-    return loss / N;
-}
 
 static double reference_loss(const pl_model *model) {
     pl_error err = {0};
@@ -61,46 +34,6 @@ static double reference_loss(const pl_model *model) {
     assert_int_equal(reference_forward(r, logits, tokens, N, NULL, NULL, &err), PL_OK);
     reference_free(r);
     return loss_of(logits);
-}
-
-/* -- the engine's side ------------------------------------------------------------------------ */
-
-static pl_call must_call(void) {
-    pl_call c;
-    pl_error err = {0};
-    assert_int_equal(pl_call_init(&c, 2, &err), PL_OK);
-    return c;
-}
-
-static void must(const pl_call *c, pl_status status) {
-    if (status != PL_OK) print_error("%s\n", c->err.message);
-    assert_int_equal(status, PL_OK);
-}
-
-/* The mean loss of one recorded pass, which is walked back. */
-static double engine_loss(pl_session *session, int n_items) {
-    pl_call c = must_call();
-    pl_error err = {0};
-    pl_tensor logits, losses, loss, wanted;
-    pl_extension items[4];
-    int32_t all[4 * N];
-    for (int i = 0; i < n_items; i++) {
-        items[i] = (pl_extension){must_sequence(session), tokens, N, PL_LOGITS_ALL, NULL, NULL};
-        memcpy(all + i * N, targets, sizeof targets);
-    }
-    pl_status status = pl_session_record(session, items, (size_t)n_items, &logits, &err);
-    if (status != PL_OK) print_error("%s\n", err.message);
-    assert_int_equal(status, PL_OK);
-    must(&c, pl_tensor_wrap(&wanted, PL_I32, 1, (int64_t[]){n_items * N}, all, &c.err));
-    must(&c, pl_op_cross_entropy(&c, &losses, &logits, &wanted, -100));
-    must(&c, pl_op_reduce(&c, &loss, &losses, PL_MEAN, -1, false));
-    must(&c, pl_backward(&c, &loss, NULL, false));
-    double value = (double)*(float *)loss.data;
-    pl_tensor_release(&logits);
-    pl_tensor_release(&losses);
-    pl_tensor_release(&loss);
-    for (int i = 0; i < n_items; i++) pl_sequence_free(items[i].seq);
-    return value;
 }
 
 /* One element in `every`. */
@@ -157,13 +90,13 @@ static void hold_weights(const pl_config *config, uint64_t seed, int64_t every) 
 
 static void test_gpt2_weights(void **state) {
     (void)state;
-    pl_config c = small("gpt2");
+    pl_config c = small_config("gpt2");
     hold_weights(&c, 1, 1);
 }
 
 static void test_llama_weights(void **state) {
     (void)state;
-    pl_config c = small("llama");
+    pl_config c = small_config("llama");
     c.n_heads = 4;
     c.d_head = 4;
     hold_weights(&c, 2, 1);
@@ -175,7 +108,7 @@ static void test_other_parts(void **state) {
     (void)state;
     static const char *const families[] = {"gemma2", "gemma3", "qwen3", "olmo2", "gptneox"};
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
-        pl_config c = small(families[i]);
+        pl_config c = small_config(families[i]);
         c.d_head = 4;
         if (c.window) c.window = 3;
         hold_weights(&c, 3 + i, 7);
@@ -185,7 +118,7 @@ static void test_other_parts(void **state) {
 /* Experts: the chosen ones only, and the router through their shares. */
 static void test_experts(void **state) {
     (void)state;
-    pl_config c = small("mixtral");
+    pl_config c = small_config("mixtral");
     c.d_head = 4;
     c.n_experts = 4;
     c.n_experts_used = 2;
@@ -194,73 +127,11 @@ static void test_experts(void **state) {
 
 /* -- activations ------------------------------------------------------------------------------ */
 
-typedef struct nudge {
-    pl_point point;
-    int layer;
-    int64_t at;
-    double by;
-} nudge;
-
-static void add_nudge(void *context, pl_point point, int layer, double *values, int n_dims,
-                      const int64_t *shape) {
-    (void)n_dims, (void)shape;
-    const nudge *d = context;
-    if (point == d->point && layer == d->layer) values[d->at] += d->by;
-}
-
-static double nudged_loss(const reference *r, nudge d) {
-    double logits[N * VOCAB];
-    pl_error err = {0};
-    assert_int_equal(reference_forward(r, logits, tokens, N, add_nudge, &d, &err), PL_OK);
-    return loss_of(logits);
-}
-
-/* A hook that asks for the gradient of what it sees and keeps the activation. */
-static pl_status ask(void *context, pl_tensor *act, const pl_hook_at *at, pl_error *err) {
-    (void)at;
-    pl_tensor *kept = context;
-    pl_call c;
-    pl_status status = pl_call_init(&c, 1, err);
-    if (status == PL_OK) status = pl_require_grad(&c, act);
-    if (status != PL_OK) return status;
-    *kept = *act;
-    pl_tensor_retain(kept);
-    return PL_OK;
-}
-
-static void hold_activation(pl_session *session, const reference *r, pl_point point, int layer,
-                            const char *dtype) {
-    pl_tensor act = {0}, grad;
-    pl_error err = {0};
-    uint64_t id;
-    pl_hook_options options = {0};
-    assert_int_equal(
-        pl_hooks_add(pl_session_hooks(session), &id, point, layer, &options, ask, &act, &err),
-        PL_OK);
-    engine_loss(session, 1);
-    pl_hooks_remove(pl_session_hooks(session), id);
-    pl_get_grad(&act, &grad);
-    assert_non_null(grad.data);
-    assert_true(pl_tensor_contiguous(&grad));
-    int64_t n = pl_tensor_count(&grad);
-    for (int64_t i = 0; i < n; i += 1 + n / 64) {
-        double up = nudged_loss(r, (nudge){point, layer, i, 1e-6});
-        double slope = (up - nudged_loss(r, (nudge){point, layer, i, -1e-6})) / 2e-6;
-        double got = (double)((float *)grad.data)[i];
-        if (!isfinite(slope) && point == PL_HOOK_ATTN_SCORES) continue;
-        if (fabs(got - slope) > 2e-5 * fmax(1, fabs(slope))) {
-            fail_msg("%s %s, layer %d [%lld]: %.9g, expected %.9g", dtype,
-                     pl_point_get(point)->name, layer, (long long)i, got, slope);
-        }
-    }
-    pl_tensor_release(&grad);
-    pl_tensor_release(&act);
-}
-
 static void hold_activations(const pl_config *config, pl_dtype dtype) {
-    static const pl_point points[] = {PL_HOOK_RESID_PRE, PL_HOOK_Q,        PL_HOOK_V,
-                                      PL_HOOK_PATTERN,   PL_HOOK_Z,        PL_HOOK_ATTN_OUT,
-                                      PL_HOOK_MLP_POST,  PL_HOOK_RESID_MID};
+    static const pl_point points[] = {
+        PL_HOOK_RESID_PRE, PL_HOOK_Q,        PL_HOOK_V,         PL_HOOK_PATTERN, PL_HOOK_Z,
+        PL_HOOK_ATTN_OUT,  PL_HOOK_MLP_POST, PL_HOOK_RESID_MID, PL_HOOK_ATTN_IN, PL_HOOK_Q_INPUT,
+        PL_HOOK_K_INPUT,   PL_HOOK_V_INPUT,  PL_HOOK_RESULT};
     pl_error err = {0};
     reference *r = NULL;
     pl_model *model = NULL; /* small weights: where softmax saturates float32 has few digits left */
@@ -281,7 +152,7 @@ static void test_activations(void **state) {
     static const pl_dtype types[] = {PL_F32,  PL_F16,  PL_BF16, PL_Q8_0, PL_Q4_0,
                                      PL_Q5_1, PL_Q4_K, PL_Q5_K, PL_Q6_K};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        pl_config c = small(i % 2 ? "llama" : "gpt2");
+        pl_config c = small_config(i % 2 ? "llama" : "gpt2");
         bool wide = types[i] == PL_Q4_K || types[i] == PL_Q5_K || types[i] == PL_Q6_K;
         if (pl_dtype_get(types[i])->quantised) {
             c.d_model = c.d_mlp = wide ? 256 : 32;
@@ -297,7 +168,7 @@ static void test_activations(void **state) {
 /* With no gradient asked for nothing is recorded, and the pass gives the same bits. */
 static void test_same_bits(void **state) {
     (void)state;
-    pl_config config = small("llama");
+    pl_config config = small_config("llama");
     pl_error err = {0};
     pl_model *model = must_random(&config, PL_F32, 5);
     pl_session_options options = exact_options();
@@ -318,7 +189,7 @@ static void test_same_bits(void **state) {
 /* What is forgotten and worked out again gives the same bits, and takes less memory meanwhile. */
 static void test_recompute(void **state) {
     (void)state;
-    pl_config config = small("gpt2");
+    pl_config config = small_config("gpt2");
     config.n_layers = 16;
     config.d_model = 32;
     pl_error err = {0};
@@ -361,7 +232,7 @@ static void test_recompute(void **state) {
 static void test_memory_of_quantised(void **state) {
     (void)state;
     enum { WIDE = 8192 };
-    pl_config config = small("llama");
+    pl_config config = small_config("llama");
     config.d_model = 512;
     config.d_head = 256;
     config.n_layers = 1;

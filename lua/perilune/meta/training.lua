@@ -8,8 +8,7 @@
 -- * Edits that hooks make with tensor operations are part of the record.
 -- * Passes that are recorded compute in precision "exact" with float32 keys and values, and give the
 --   bits of a session made so.
--- * No gradient goes through hook_attn_in, hook_q_input, hook_k_input,
---   hook_v_input and hook_result, or through eig and det.
+-- * No gradient goes through eig and det.
 -- * The factors of svd, eigh and qr have gradients where they are determined: singular values and
 --   eigenvalues apart from each other, full rank; elsewhere backward says so.
 
