@@ -76,8 +76,11 @@ static pl_status run_again(const group *kept, pl_tensor x, const pl_tensor *g, p
     p.call.paused = false;
     pl_tensor y = x;
     pl_status status = pl_forward(&p, kept->from, kept->to, &y);
+    pl_tensor_retain(&y);
+    pl_keep_clear(&keep); /* the record alone holds the rest, and lets it go on the way */
     if (status == PL_OK) status = pl_backward(&p.call, &y, g, false);
     if (status != PL_OK) *err = p.call.err;
+    pl_tensor_release(&y);
     pl_keep_clear(&keep);
     pl_arena_clear(&arena);
     return status;

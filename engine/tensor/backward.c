@@ -13,6 +13,25 @@ typedef struct walk {
     size_t n, capacity;
 } walk;
 
+/* The walk holds a node's storage until it has passed: later nodes, which hold it too, go before.
+ */
+static void hold(pl_node *node) {
+    pl_tensor_retain(&node->out);
+    node->out.storage->edges++;
+}
+
+static void free_adjoint(pl_storage *storage) {
+    if (!storage->grad || storage->adjoint != storage->grad->data) free(storage->adjoint);
+    storage->adjoint = NULL;
+}
+
+static void let_go(pl_node *node) {
+    pl_tensor out = node->out;
+    if (out.storage->refs == 1) free_adjoint(out.storage);
+    out.storage->edges--;
+    pl_tensor_release(&out);
+}
+
 static bool add(walk *w, pl_node *node) {
     if (!node || node->seen) return true;
     if (w->n == w->capacity) {
@@ -24,6 +43,7 @@ static bool add(walk *w, pl_node *node) {
     }
     node->seen = true;
     node->refs++;
+    hold(node);
     w->nodes[w->n++] = node;
     return true;
 }
@@ -67,11 +87,6 @@ static pl_status adjoint_of(pl_call *c, pl_storage *storage, const pl_tensor *t,
     out->storage = NULL;
     out->data = (char *)storage->adjoint + ((char *)t->data - (char *)storage->data);
     return PL_OK;
-}
-
-static void free_adjoint(pl_storage *storage) {
-    if (!storage->grad || storage->adjoint != storage->grad->data) free(storage->adjoint);
-    storage->adjoint = NULL;
 }
 
 static pl_storage *storage_of(const pl_node *node, int i) {
@@ -210,31 +225,56 @@ static pl_status seed_result(pl_call *c, const pl_tensor *out, const pl_tensor *
     return PL_OK;
 }
 
-/* Adjoints go as soon as nobody adds to them any more: with the node that made the storage. */
-static void finish(pl_node *node) {
-    if (node->before) return;
-    if (!node->in_place) free_adjoint(node->out.storage);
+/* No content that was undone is ever read again where nodes alone hold the storage. */
+static void forget_undone(pl_node *node) {
+    const pl_storage *storage = node->out.storage;
+    if (node->undone && storage->refs == storage->edges) node->undone = false;
+}
+
+/* Adjoints go as soon as nobody adds to them any more, with the node that made the storage; unless
+ * the record is retained the node goes too, and what it read. */
+static void finish(pl_node **place, bool retain) {
+    pl_node *node = *place;
+    if (!node->before && !node->in_place) free_adjoint(node->out.storage);
+    if (retain) return;
+    for (int i = 0; i < node->n_in; i++) { /* no node is to come that reads a leaf's */
+        if (node->in[i].tracked && !node->in[i].node) free_adjoint(storage_of(node, i));
+    }
+    forget_undone(node);
+    pl_node_spend(node);
+    if (node->undone) return;
+    let_go(node);
+    node->seen = false;
+    pl_node_release(node);
+    *place = NULL;
+}
+
+/* Does again, the earliest first, what was undone. */
+static void redo(const walk *w) {
+    for (size_t i = w->n; i-- > 0;) {
+        pl_node *node = w->nodes[i];
+        if (!node || !node->undone) continue;
+        swap_contents(node);
+        node->out.storage->version++;
+        node->undone = false;
+    }
 }
 
 static void end_walk(walk *w, bool retain) {
-    for (size_t i = w->n; i-- > 0;) { /* the earliest first */
-        pl_node *node = w->nodes[i];
-        if (node->undone) {
-            swap_contents(node);
-            node->out.storage->version++;
-            node->undone = false;
-        }
-    }
+    redo(w);
     for (size_t i = 0; i < w->n; i++) {
-        pl_node *node = w->nodes[i];
-        for (int j = 0; j < node->n_in; j++) {
+        const pl_node *node = w->nodes[i];
+        for (int j = 0; node && j < node->n_in; j++) {
             if (node->in[j].tracked) free_adjoint(storage_of(node, j));
         }
-        free_adjoint(node->out.storage);
+        if (node) free_adjoint(node->out.storage);
     }
     for (size_t i = 0; i < w->n; i++) {
-        w->nodes[i]->seen = false;
-        if (!retain) pl_node_spend(w->nodes[i]);
+        pl_node *node = w->nodes[i];
+        if (!node) continue;
+        node->seen = false;
+        if (!retain) pl_node_spend(node);
+        let_go(node);
     }
     for (size_t i = 0; i < w->n; i++) pl_node_release(w->nodes[i]);
     free(w->nodes);
@@ -250,7 +290,7 @@ pl_status pl_backward(pl_call *c, const pl_tensor *out, const pl_tensor *seed, b
     if (status == PL_OK) status = seed_result(c, out, seed);
     for (size_t i = 0; i < w.n && status == PL_OK; i++) {
         status = visit(c, w.nodes[i]);
-        finish(w.nodes[i]);
+        if (status == PL_OK) finish(&w.nodes[i], retain);
     }
     if (out->storage->leaf) free_adjoint(out->storage);
     end_walk(&w, retain || status != PL_OK);

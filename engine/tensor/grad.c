@@ -53,7 +53,10 @@ void pl_node_release(pl_node *node) {
 
 void pl_node_spend(pl_node *node) {
     pl_node *doomed = NULL;
+    pl_tensor undo = node->undo;
+    if (node->undone) node->undo = (pl_tensor){0};
     drop_inputs(node, &doomed);
+    if (node->undone) node->undo = undo;
     node->spent = true;
     take_apart(doomed);
 }

@@ -108,9 +108,10 @@ typedef pl_status (*pl_grad_fn)(void *context, pl_tensor *g, pl_error *err);
 pl_status pl_watch_grad(pl_call *c, const pl_tensor *t, pl_grad_fn fn, void *context,
                         void (*release)(void *context));
 
-/* Walks back from out with the gradient seed (NULL: 1, out must then be one number). The graph is
- * freed on the way unless retain. Errors: PL_ERR_STATE (nothing tracked, freed already, a value
- * that is no longer there), PL_ERR_UNSUPPORTED (an operation without gradient, by name). */
+/* Walks back from out with the gradient seed (NULL: 1, out must then be one number). Unless retain
+ * the graph is freed on the way, node by node; where the walk fails the rest stays. Errors:
+ * PL_ERR_STATE (nothing tracked, freed already, a value that is no longer there),
+ * PL_ERR_UNSUPPORTED (an operation without gradient, by name). */
 pl_status pl_backward(pl_call *c, const pl_tensor *out, const pl_tensor *seed, bool retain);
 
 /* -- for rules ------------------------------------------------------------------------------ */

@@ -4,7 +4,8 @@
 
 #include "grad.h"
 
-/* Lets go of what a node holds; it stays as the mark that its record is gone. */
+/* Lets go of what a node holds, but what a write that is undone needs to be done again; the node
+ * stays as the mark that its record is gone. */
 void pl_node_spend(pl_node *node);
 
 /* The gradient's memory of a storage, made of zeros when first needed; NULL when memory is short.

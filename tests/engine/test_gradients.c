@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 
 #include "../../engine/model/widen.h"
+#include "../../engine/tensor/elementwise.h"
 #include "../../engine/tensor/grad.h"
 #include "../../engine/tensor/reduce.h"
 #include "gradient_fixture.h"
@@ -261,12 +262,97 @@ static void test_memory_of_quantised(void **state) {
     pl_model_free(model);
 }
 
+/* Bytes in use as a walk back comes by, at a watch in each block. */
+typedef struct bytes_seen {
+    size_t most, last;
+} bytes_seen;
+
+static pl_status note_bytes(void *context, pl_tensor *g, pl_error *err) {
+    (void)g, (void)err;
+    bytes_seen *seen = context;
+    seen->last = mallinfo2().uordblks;
+    if (seen->last > seen->most) seen->most = seen->last;
+    return PL_OK;
+}
+
+static pl_status watch_bytes(void *context, pl_tensor *act, const pl_hook_at *at, pl_error *err) {
+    (void)at;
+    pl_call c;
+    pl_status status = pl_call_init(&c, 1, err);
+    if (status == PL_OK) status = pl_watch_grad(&c, act, note_bytes, context, NULL);
+    if (status != PL_OK) *err = c.err;
+    return status;
+}
+
+/* An edit that is part of the record. */
+static pl_status double_it(void *context, pl_tensor *act, const pl_hook_at *at, pl_error *err) {
+    (void)context, (void)at;
+    pl_call c;
+    pl_tensor two;
+    float factor = 2;
+    pl_status status = pl_call_init(&c, 1, err);
+    if (status == PL_OK) status = pl_tensor_wrap(&two, PL_F32, 0, NULL, &factor, err);
+    return status == PL_OK ? pl_op_binary_(&c, act, &two, PL_MUL) : status;
+}
+
+/* What the record of a pass holds goes on the way back: the walk takes hardly more than the record
+ * did, and near its end next to nothing of it is left. With writes in place by a hook too. */
+static void test_memory_on_the_way(void **state) {
+    (void)state;
+    pl_config config = small_config("gpt2");
+    config.n_layers = 16;
+    config.d_model = 64;
+    config.d_mlp = 256;
+    pl_error err = {0};
+    pl_model *model = must_random(&config, PL_F32, 8);
+    pl_session_options options = exact_options();
+    options.n_threads = 1;
+    pl_session *session = must_session(model, &options);
+    pl_hooks *hooks = pl_session_hooks(session);
+    pl_hook_options hook = {0};
+    uint64_t id;
+    pl_tensor act = {0}, logits;
+    bytes_seen seen = {0};
+    assert_int_equal(pl_hooks_add(hooks, &id, PL_HOOK_EMBED, -1, &hook, ask, &act, &err), PL_OK);
+    for (int layer = 0; layer < config.n_layers; layer++) {
+        pl_point point = layer % 2 ? PL_HOOK_MLP_POST : PL_HOOK_RESID_PRE;
+        assert_int_equal(pl_hooks_add(hooks, &id, point, layer, &hook,
+                                      layer % 4 ? watch_bytes : double_it, &seen, &err),
+                         PL_OK);
+    }
+    engine_loss(session, 1); /* what stays is there */
+    pl_tensor_release(&act);
+    seen = (bytes_seen){0};
+    pl_extension item = {must_sequence(session), tokens, N, PL_LOGITS_ALL, NULL, NULL};
+    size_t before = mallinfo2().uordblks;
+    assert_int_equal(pl_session_record(session, &item, 1, &logits, &err), PL_OK);
+    size_t record = mallinfo2().uordblks - before;
+    pl_call c;
+    pl_tensor loss;
+    assert_int_equal(pl_call_init(&c, 1, &err), PL_OK);
+    assert_int_equal(pl_op_reduce(&c, &loss, &logits, PL_SUM, -1, false), PL_OK);
+    pl_tensor_release(&logits);
+    assert_int_equal(pl_backward(&c, &loss, NULL, false), PL_OK);
+    if (!under_sanitizer && seen.most - before > record + record / 16) {
+        fail_msg("%zu bytes on the way, %zu in the record", seen.most - before, record);
+    }
+    if (!under_sanitizer && seen.last - before > record / 5) {
+        fail_msg("%zu bytes near the end, %zu in the record", seen.last - before, record);
+    }
+    pl_tensor_release(&loss);
+    pl_tensor_release(&act);
+    pl_sequence_free(item.seq);
+    pl_session_free(session);
+    pl_model_free(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gpt2_weights), cmocka_unit_test(test_llama_weights),
-        cmocka_unit_test(test_other_parts),  cmocka_unit_test(test_experts),
-        cmocka_unit_test(test_activations),  cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_recompute),    cmocka_unit_test(test_memory_of_quantised),
+        cmocka_unit_test(test_gpt2_weights),      cmocka_unit_test(test_llama_weights),
+        cmocka_unit_test(test_other_parts),       cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_activations),       cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_recompute),         cmocka_unit_test(test_memory_of_quantised),
+        cmocka_unit_test(test_memory_on_the_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
