@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../engine/tensor/cursor.h"
+#include "../engine/tensor/distance.h"
 #include "../engine/tensor/einsum.h"
 #include "../engine/tensor/elementwise.h"
 #include "../engine/tensor/linalg.h"
@@ -91,8 +92,12 @@ static int svd(lua_State *L) {
 static int det(lua_State *L) {
     pl_call c;
     double value;
+    pl_tensor out = {0};
     const pl_tensor *a = pl_lua_check_tensor(L, 1);
     pl_lua_begin_call(L, &c);
+    if (pl_tracked(a) && !c.paused) {
+        return pl_lua_push_result(L, &c, pl_op_det_tensor(&c, &out, a), &out);
+    }
     pl_lua_check_call(L, &c, pl_op_det(&c, &value, a));
     lua_pushnumber(L, value);
     return 1;
@@ -181,10 +186,6 @@ static int where(lua_State *L) {
 
 /* -- losses and distances -------------------------------------------------------------------- */
 
-static double row_value(const pl_tensor *t, int64_t row, int64_t i) {
-    return pl_element(t, (t->n_dims > 1 ? row * t->stride[0] : 0) + i * t->stride[t->n_dims - 1]);
-}
-
 /* options.reduction at idx: PL_MEAN unless said otherwise, PL_SUM, or -1 for none. */
 static int check_reduction(lua_State *L, int idx) {
     if (!lua_istable(L, idx) || lua_getfield(L, idx, "reduction") == LUA_TNIL) return PL_MEAN;
@@ -252,70 +253,29 @@ static int cross_entropy(lua_State *L) {
     return push_losses(L, &losses, reduction < 0 && single ? PL_SUM : reduction, n_counted);
 }
 
-static void refuse_tracked(lua_State *L, const pl_tensor *a, const pl_tensor *b, const char *what,
-                           const char *instead) {
-    if (!pl_lua_get_mode(L)->paused && (pl_tracked(a) || pl_tracked(b)))
-        pl_lua_fail(L, PL_ERR_UNSUPPORTED, "%s has no gradient; write %s", what, instead);
-}
-
 /* p:kl_div(q, {reduction = "mean"}): sum of p log(p / q) along the last dimension, in nats; p and
  * q are probabilities, [n, classes] or [classes] */
 static int kl_div(lua_State *L) {
     static const char *const known[] = {"reduction", NULL};
+    pl_call c;
+    pl_tensor losses = {0};
     pl_lua_check_options(L, 3, known);
     int reduction = check_reduction(L, 3);
     const pl_tensor *p = pl_lua_check_numbers(L, 1), *q = pl_lua_check_numbers(L, 2);
-    char a[PL_SHAPE_TEXT], b[PL_SHAPE_TEXT];
-    refuse_tracked(L, p, q, "kl_div", "(p * (p:log() - q:log())):sum(-1)");
-    if (p->n_dims < 1 || p->n_dims > 2 || p->n_dims != q->n_dims || p->shape[0] != q->shape[0] ||
-        p->shape[p->n_dims - 1] != q->shape[q->n_dims - 1]) {
-        pl_lua_fail(L, PL_ERR_SHAPE, "kl_div: shapes %s and %s do not fit",
-                    pl_tensor_shape_text(p, a), pl_tensor_shape_text(q, b));
-    }
-    int64_t n = p->n_dims == 2 ? p->shape[0] : 1, n_classes = p->shape[p->n_dims - 1];
-    pl_tensor losses;
-    pl_error err;
-    if (pl_tensor_new(&losses, PL_F32, 1, &n, &err) != PL_OK) pl_lua_raise(L, &err);
-    for (int64_t i = 0; i < n; i++) {
-        double total = 0;
-        for (int64_t j = 0; j < n_classes; j++) {
-            double x = row_value(p, i, j);
-            if (x > 0) total += x * (log(x) - log(row_value(q, i, j)));
-        }
-        ((float *)losses.data)[i] = (float)total;
-    }
-    return push_losses(L, &losses, reduction, n);
+    pl_lua_begin_call(L, &c);
+    pl_lua_check_call(L, &c, pl_op_kl_div(&c, &losses, p, q));
+    return push_losses(L, &losses, reduction, losses.shape[0]);
 }
 
 /* a:cosine(b): of two vectors, or row by row of two matrices */
 static int cosine(lua_State *L) {
+    pl_call c;
+    pl_tensor out = {0};
     const pl_tensor *x = pl_lua_check_numbers(L, 1), *y = pl_lua_check_numbers(L, 2);
-    char a[PL_SHAPE_TEXT], b[PL_SHAPE_TEXT];
-    refuse_tracked(L, x, y, "cosine", "(x * y):sum(-1) / (x:norm(-1) * y:norm(-1))");
-    if (x->n_dims < 1 || x->n_dims > 2 || x->n_dims != y->n_dims || x->shape[0] != y->shape[0] ||
-        x->shape[x->n_dims - 1] != y->shape[y->n_dims - 1]) {
-        pl_lua_fail(L, PL_ERR_SHAPE, "cosine: shapes %s and %s do not fit",
-                    pl_tensor_shape_text(x, a), pl_tensor_shape_text(y, b));
-    }
-    int64_t n = x->n_dims == 2 ? x->shape[0] : 1, width = x->shape[x->n_dims - 1];
-    pl_tensor out;
-    pl_error err;
-    if (pl_tensor_new(&out, PL_F32, 1, &n, &err) != PL_OK) pl_lua_raise(L, &err);
-    for (int64_t i = 0; i < n; i++) {
-        double xy = 0, xx = 0, yy = 0;
-        for (int64_t j = 0; j < width; j++) {
-            double u = row_value(x, i, j), v = row_value(y, i, j);
-            xy += u * v, xx += u * u, yy += v * v;
-        }
-        ((float *)out.data)[i] = (float)(xy / sqrt(xx * yy));
-    }
-    if (x->n_dims == 2) {
-        pl_lua_push_tensor(L, &out);
-    } else {
-        lua_pushnumber(L, (double)*(float *)out.data);
-        pl_tensor_release(&out);
-    }
-    return 1;
+    pl_lua_begin_call(L, &c);
+    pl_status status = pl_op_cosine(&c, &out, x, y);
+    if (status == PL_OK && x->n_dims == 1) status = pl_tensor_view(&out, 0, NULL, &c.err);
+    return pl_lua_push_result(L, &c, status, &out);
 }
 
 /* a:allclose(b, {rtol = 1e-5, atol = 1e-8}): |a - b| <= atol + rtol |b| everywhere */

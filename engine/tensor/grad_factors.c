@@ -409,6 +409,38 @@ pl_status pl_record_svd(pl_call *c, const pl_tensor *u, const pl_tensor *s, cons
     return status;
 }
 
+/* -- determinants ----------------------------------------------------------------------------- */
+
+static double sign_of_det(formula *f, pl_tensor t) {
+    double det = 0;
+    if (f->status == PL_OK) f->status = pl_op_det(&f->own, &det, &t);
+    return det < 0 ? -1 : 1;
+}
+
+/* A hears g times its cofactors, which there are for singular matrices too: of A = U S V^T they are
+ * det(U) det(V) U diag(product of the other values) V^T. */
+static pl_status det_backward(pl_call *c, pl_node *node, const pl_tensor *g) {
+    formula f = begin(c);
+    pl_tensor u = {0}, s = {0}, vt = {0};
+    f.status = pl_op_svd(&f.own, &u, &s, &vt, &node->in[0].tensor);
+    u = keep(&f, f.status, u), s = keep(&f, f.status, s), vt = keep(&f, f.status, vt);
+    double factor = sign_of_det(&f, u) * sign_of_det(&f, vt) * value(g, 0);
+    pl_tensor others = diagonal(&f, s);
+    for (int64_t i = 0; f.status == PL_OK && i < s.shape[0]; i++) {
+        double product = factor;
+        for (int64_t j = 0; j < s.shape[0]; j++) product *= j == i ? 1 : value(&s, j);
+        *at(&others, i, i) = (float)product;
+    }
+    give(c, &f, node, 0, 0, times(&f, u, times(&f, others, vt)));
+    return end(c, &f);
+}
+
+static const pl_rule det_rule = {"det", det_backward, 1, false};
+
+pl_status pl_record_det(pl_call *c, const pl_tensor *det, const pl_tensor *a) {
+    return pl_record(c, &det_rule, det, &a, 1, NULL);
+}
+
 /* -- none ------------------------------------------------------------------------------------- */
 
 /* Asking for a gradient of eigenvalues in general is an error that says so. */

@@ -52,6 +52,7 @@ pl_status pl_record_eigh(pl_call *c, const pl_tensor *values, const pl_tensor *v
                          const pl_tensor *a);
 pl_status pl_record_svd(pl_call *c, const pl_tensor *u, const pl_tensor *s, const pl_tensor *vt,
                         const pl_tensor *a);
+pl_status pl_record_det(pl_call *c, const pl_tensor *det, const pl_tensor *a);
 pl_status pl_record_eig(pl_call *c, const pl_tensor *out, const pl_tensor *a);
 
 #endif

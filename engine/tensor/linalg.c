@@ -518,3 +518,13 @@ pl_status pl_op_det(pl_call *c, double *det, const pl_tensor *a) {
     free(pivots), free(x.data);
     return status;
 }
+
+pl_status pl_op_det_tensor(pl_call *c, pl_tensor *det, const pl_tensor *a) {
+    double value;
+    *det = (pl_tensor){0};
+    pl_status status = pl_op_det(c, &value, a);
+    if (status == PL_OK) status = pl_call_tensor(c, det, PL_F32, 0, NULL);
+    if (status != PL_OK) return status;
+    *(float *)det->data = (float)value;
+    return pl_record_det(c, det, a);
+}

@@ -46,7 +46,8 @@ pl_status pl_op_inv(pl_call *c, pl_tensor *out, const pl_tensor *a);
 pl_status pl_op_cholesky(pl_call *c, pl_tensor *l, const pl_tensor *a);
 /* a = q r: a [m, n], q [m, k], r [k, n]. */
 pl_status pl_op_qr(pl_call *c, pl_tensor *q, pl_tensor *r, const pl_tensor *a);
-/* The determinant of a [n, n]. */
+/* The determinant of a [n, n]; and as float32 [], which gradients pass through. */
 pl_status pl_op_det(pl_call *c, double *det, const pl_tensor *a);
+pl_status pl_op_det_tensor(pl_call *c, pl_tensor *det, const pl_tensor *a);
 
 #endif

@@ -191,6 +191,74 @@ describe("gradients of", function()
   end)
 end)
 
+describe("gradients of distances", function()
+  local Q = { { 0.9, 0.5, 0.8 }, { 0.4, 1.3, 0.25 } }
+  local function divergence(p, q)
+    return rows(function(r) return { sum(r) } end)(map(function(x, y)
+      return x > 0 and x * math.log(x / y) or 0
+    end, p, q))
+  end
+  local function cosines(a, b)
+    local out = {}
+    for i = 1, #a do
+      local xy, xx, yy = 0, 0, 0
+      for j = 1, #a[i] do
+        xy, xx, yy = xy + a[i][j] * b[i][j], xx + a[i][j] ^ 2, yy + b[i][j] ^ 2
+      end
+      out[i] = { xy / math.sqrt(xx * yy) }
+    end
+    return out
+  end
+
+  it("kl_div, of rows and of vectors, with classes of probability 0", function()
+    hold("kl_div", function(p, q) return p:kl_div(q, { reduction = "none" }) end, divergence, { P, Q })
+    hold("their mean", function(p, q) return p:kl_div(q) end, function(p, q)
+      return { { mean(flat(divergence(p, q))[1]) } }
+    end, { P, Q })
+    hold("of vectors", function(p, q) return p[0]:kl_div(q[0], { reduction = "sum" }) end, function(p, q)
+      return { divergence({ p[1] }, { q[1] })[1] }
+    end, { P, Q })
+    local p, q = pl.tensor({ 0, 1 }):requires_grad(), pl.tensor({ 0, 0.5 }):requires_grad()
+    local loss = p:kl_div(q)
+    assert.are.equal(p:detach():kl_div(q:detach()), loss:item())
+    loss:backward()
+    assert.are.same({ 0, -2 }, q.grad:to_table())
+    assert.are.equal(0, p.grad[0])
+  end)
+
+  it("cosine", function()
+    hold("cosine", function(a, b) return a:cosine(b) end, cosines, { A, B })
+    hold("of vectors", function(a, b) return a[1]:cosine(b[0]) end,
+      function(a, b) return cosines({ a[2] }, { b[1] }) end, { A, B })
+    hold("of views", function(a, b) return a:transpose(0, 1):cosine(b:transpose(0, 1)) end,
+      function(a, b) return transpose(cosines(transpose(a), transpose(b))) end, { A, B })
+    assert.are.equal("number", type(pl.no_grad(function()
+      return pl.ones(2):requires_grad():cosine(pl.ones(2))
+    end)))
+  end)
+
+  it("det, of singular matrices too", function()
+    local function det(m)
+      local total = 0
+      for j = 1, 3 do
+        local k, l = j % 3 + 1, (j + 1) % 3 + 1
+        total = total + m[1][j] * (m[2][k] * m[3][l] - m[2][l] * m[3][k])
+      end
+      return { { total } }
+    end
+    local row = { -0.6, 0.1, 1.9 }
+    local matrices = {
+      full = { { 2.1, 0.3, -0.4 }, { 0.2, -1.7, 0.5 }, row },
+      singular = { { 2.1, 0.3, -0.4 }, { -1.2, 0.2, 3.8 }, row },
+      ["of rank 1"] = { { 1, 2, 3 }, { 2, 4, 6 }, { 0, 0, 0 } },
+    }
+    for name, m in pairs(matrices) do
+      hold(name, function(t) return t:det() end, det, { m })
+    end
+    assert.are.equal(-3, pl.no_grad(function() return pl.tensor({ { 0, 3 }, { 1, 0 } }):requires_grad():det() end))
+  end)
+end)
+
 describe("a record", function()
   it("adds up over passes until it is cleared", function()
     local x = pl.tensor({ 2, 3 }):requires_grad();

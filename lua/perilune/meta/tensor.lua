@@ -697,7 +697,7 @@ function Tensor:lstsq(b) end
 function Tensor:inv() end
 
 --- The determinant.
----@return number
+---@return number|perilune.Tensor
 function Tensor:det() end
 
 --- The lower triangular L with L L^T = self, for a symmetric positive definite matrix.

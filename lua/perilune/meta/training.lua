@@ -8,7 +8,9 @@
 -- * Edits that hooks make with tensor operations are part of the record.
 -- * Passes that are recorded compute in precision "exact" with float32 keys and values, and give the
 --   bits of a session made so.
--- * No gradient goes through eig and det.
+-- * What gives a number, such as the mean, cross_entropy, kl_div, cosine and det, gives a tensor of no
+--   dimensions where a gradient passes through; item() is its number.
+-- * No gradient goes through eig.
 -- * The factors of svd, eigh and qr have gradients where they are determined: singular values and
 --   eigenvalues apart from each other, full rank; elsewhere backward says so.
 
