@@ -49,6 +49,10 @@ typedef struct pl_lua_sequence {
     int busy; /* calls that run over it */
 } pl_lua_sequence;
 
+/* The field `logits` of the table of options at an index, "none", "last" or "all"; otherwise where
+ * there is no table or no such field. Raises PL_ERR_ARGUMENT. */
+pl_logits pl_lua_check_logits(lua_State *L, int options, pl_logits otherwise);
+
 /* Argument arg, open; raises otherwise. [-0, +0, v] */
 pl_lua_model *pl_lua_check_model(lua_State *L, int arg);
 pl_lua_session *pl_lua_check_session(lua_State *L, int arg);
@@ -138,7 +142,6 @@ void pl_lua_open_weights(lua_State *L);  /* likewise */
 void pl_lua_open_adapters(lua_State *L); /* after sequences too */
 void pl_lua_open_tensor_files(lua_State *L);
 void pl_lua_open_json(lua_State *L);
-void pl_lua_open_json_text(lua_State *L);
 void pl_lua_open_grammar(lua_State *L);
 
 #endif

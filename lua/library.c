@@ -74,7 +74,6 @@ void pl_lua_open_library(lua_State *L) {
     pl_lua_open_sampler(L);
     pl_lua_open_plugins(L);
     pl_lua_open_grammar(L);
-    pl_lua_open_json_text(L);
     pl_lua_open_partial(L);
     pl_lua_open_export(L);
     pl_lua_open_weights(L);

@@ -42,22 +42,6 @@ static const pl_config *config_of(const pl_lua_sequence *s) {
 
 /* -- partial runs --------------------------------------------------------------------------- */
 
-static pl_logits check_logits(lua_State *L, int item, bool whole) {
-    pl_logits which = whole ? PL_LOGITS_LAST : PL_LOGITS_NONE;
-    static const char *const names[] = {"none", "last", "all", NULL};
-    if (lua_getfield(L, item, "logits") != LUA_TNIL) {
-        const char *value = lua_tostring(L, -1);
-        int i = 0;
-        while (value && names[i] && strcmp(value, names[i]) != 0) i++;
-        if (!value || !names[i])
-            pl_lua_fail(L, PL_ERR_ARGUMENT, "logits = %s: expected 'last', 'all' or 'none'",
-                        luaL_tolstring(L, -1, NULL));
-        which = (pl_logits)i;
-    }
-    lua_pop(L, 1);
-    return which;
-}
-
 /* Pushes what the item gives back: logits, or the residual stream after the last layer run. */
 static void push_result(lua_State *L, pl_partial *p, const pl_config *config) {
     static const char *const logits[] = {"pos", "d_vocab"}, *const stream[] = {"pos", "d_model"};
@@ -81,7 +65,9 @@ static void read_item(lua_State *L, pl_partial *p, pl_lua_sequence **seq, int ke
     pl_lua_check_options(L, item, known);
     lua_rawgeti(L, item, 1);
     pl_lua_sequence *s = *seq = pl_lua_check_sequence(L, -1);
-    *p = (pl_partial){.rows = {.seq = s->seq, .which = check_logits(L, item, whole)}};
+    *p = (pl_partial){
+        .rows = {.seq = s->seq,
+                 .which = pl_lua_check_logits(L, item, whole ? PL_LOGITS_LAST : PL_LOGITS_NONE)}};
     if (lua_rawgeti(L, item, 2) != LUA_TNIL) {
         const pl_tokenizer *tokenizer = pl_session_model(s->owner->session)->tokenizer;
         p->rows.tokens = pl_lua_check_ids(L, lua_gettop(L), tokenizer, &p->rows.n);

@@ -117,14 +117,10 @@ static int rollback(lua_State *L) {
 
 /* -- feeding ------------------------------------------------------------------------------- */
 
-static const pl_tokenizer *tokenizer_of(const pl_lua_sequence *s) {
-    return pl_session_model(s->owner->session)->tokenizer;
-}
-
-static pl_logits check_which(lua_State *L, int options) {
+pl_logits pl_lua_check_logits(lua_State *L, int options, pl_logits otherwise) {
     static const char *const names[] = {"none", "last", "all", NULL};
-    if (lua_isnoneornil(L, options)) return PL_LOGITS_LAST;
-    pl_logits which = PL_LOGITS_LAST;
+    if (lua_isnoneornil(L, options)) return otherwise;
+    pl_logits which = otherwise;
     if (lua_getfield(L, options, "logits") != LUA_TNIL) {
         const char *value = lua_tostring(L, -1);
         int i = 0;
@@ -136,6 +132,10 @@ static pl_logits check_which(lua_State *L, int options) {
     }
     lua_pop(L, 1);
     return which;
+}
+
+static const pl_tokenizer *tokenizer_of(const pl_lua_sequence *s) {
+    return pl_session_model(s->owner->session)->tokenizer;
 }
 
 /* Pushes the tensor that the logits go into: options.out, or a new one; nil for none. */
@@ -181,7 +181,7 @@ static int extend(lua_State *L) {
     pl_lua_sequence *s = pl_lua_check_sequence(L, 1);
     lua_settop(L, 3);
     pl_lua_check_options(L, 3, extend_options);
-    pl_extension item = {.seq = s->seq, .which = check_which(L, 3)};
+    pl_extension item = {.seq = s->seq, .which = pl_lua_check_logits(L, 3, PL_LOGITS_LAST)};
     item.tokens = pl_lua_check_ids(L, 2, tokenizer_of(s), &item.n);
     item.types = pl_lua_opt_types(L, 3, item.n);
     lua_getiuservalue(L, 1, 1);
@@ -212,7 +212,7 @@ static int run_many(lua_State *L, bool recorded) {
         pl_lua_sequence *s = seqs[i - 1] = pl_lua_check_sequence(L, -1);
         lua_rawgeti(L, item, 2);
         pl_extension *e = &items[i - 1];
-        *e = (pl_extension){.seq = s->seq, .which = check_which(L, item)};
+        *e = (pl_extension){.seq = s->seq, .which = pl_lua_check_logits(L, item, PL_LOGITS_LAST)};
         e->tokens = pl_lua_check_ids(L, item + 2, tokenizer_of(s), &e->n);
         lua_rawseti(L, 3, 2 * i - 1);
         e->types = pl_lua_opt_types(L, item, e->n);

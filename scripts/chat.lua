@@ -28,15 +28,7 @@ local seq = model:sequence()
 
 local function note(format, ...) io.stderr:write(terminal.paint(format:format(...), "grey", 2), "\n") end
 
-local function read(path)
-  local file, why = io.open(path, "rb")
-  if not file then cli.usage("--template: %s", why) end
-  local text = file:read("a")
-  file:close()
-  return text
-end
-
-local template = args.template and read(args.template) or model:chat_template()
+local template = args.template and pl.read_file(args.template) or model:chat_template()
 if not template then
   note("%s has no chat template: it gets a plain User/Assistant form.", model.name or "the model")
 end

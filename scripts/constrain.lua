@@ -28,18 +28,10 @@ parser:flag("-q --quiet", "No report at the end")
 
 local args = cli.parse(parser)
 
-local function read(path)
-  local file, why = io.open(path, "rb")
-  if not file then cli.usage("%s", why) end
-  local text = file:read("a")
-  file:close()
-  return text
-end
-
 local forms = (args.grammar and 1 or 0) + (args.regex and 1 or 0) + (args.schema and 1 or 0)
 if forms ~= 1 then cli.usage("one of --grammar, --regex and --schema is needed") end
-local gbnf = args.grammar and read(args.grammar) or args.regex and pl.regex_grammar(args.regex)
-  or pl.json_schema_grammar(pl.json.decode(read(args.schema), args.schema))
+local gbnf = args.grammar and cli.read_file(args.grammar) or args.regex and pl.regex_grammar(args.regex)
+  or pl.json_schema_grammar(pl.json.decode(cli.read_file(args.schema), args.schema))
 if args.show_grammar then
   pl.grammar(gbnf)
   io.write(gbnf)

@@ -17,15 +17,9 @@ local cli = require "perilune.cli"
 local svg = require "perilune.svg"
 local terminal = require "perilune.terminal"
 
-local function names(text)
-  local list = {}
-  for name in text:gmatch("[^,]+") do list[#list + 1] = name end
-  return list
-end
-
 local parser = cli.parser("embedding_map", "A map of the embedding: which tokens a model takes to be alike.")
 parser:option("--groups", "A file with lines NAME: WORD WORD ..."):argname "FILE"
-parser:option("--neighbours", "Words whose neighbours are listed"):argname "WORDS":convert(names)
+parser:option("--neighbours", "Words whose neighbours are listed"):argname "WORDS":convert(cli.names)
   :default "king,red,seven,mother"
 parser:option("-k --top", "How many neighbours"):argname "K":convert(cli.whole(1)):default "6"
 parser:option("--svg", "Write the map"):argname "FILE"

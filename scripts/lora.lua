@@ -32,13 +32,6 @@ cloud has a silver lining. Rome was not built in a day. Slow and steady wins the
 keeps the doctor away. The pen is mightier than the sword. Actions speak louder than words. Never look
 a gift horse in the mouth. Half a loaf is better than no bread. It never rains but it pours.]]
 
-local function names(text)
-  local list = {}
-  for name in text:gmatch("[^,%s]+") do list[#list + 1] = name end
-  if #list == 0 then return nil, "--targets: expected names with commas between them" end
-  return list
-end
-
 local parser = cli.parser("lora", "Low-rank adapters: trained, written in PEFT's layout, merged.")
 parser:argument("data", "A text, or .jsonl with prompts and answers (default: proverbs)"):args "?"
 parser:option("-o --out", "A folder for the adapter"):argname "FOLDER"
@@ -47,7 +40,7 @@ parser:option("--merge", "Write the model with the adapters in its matrices: a .
 parser:option("--dtype", "The type of the merged model's matrices (default: what they have)"):argname "TYPE"
 parser:option("--rank", "Rows of A, columns of B"):argname "N":convert(cli.whole(1)):default "8"
 parser:option("--alpha", "What alpha / rank is made of (default: twice the rank)"):argname "X":convert(cli.number(0))
-parser:option("--targets", "Which matrices, by the ends of their names, or all-linear"):argname "NAMES":convert(names)
+parser:option("--targets", "Which matrices, by the ends of their names, or all-linear"):argname "NAMES":convert(cli.names)
 parser:option("--steps"):argname "N":convert(cli.whole(1)):default "60"
 parser:option("--batch", "Examples, or windows of the text, of a step"):argname "N":convert(cli.whole(1)):default "8"
 parser:option("--length", "Tokens of a window"):argname "N":convert(cli.whole(2)):default "64"

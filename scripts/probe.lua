@@ -20,18 +20,12 @@ local probing = require "perilune.probing"
 local svg = require "perilune.svg"
 local terminal = require "perilune.terminal"
 
-local function names(text)
-  local list = {}
-  for name in text:gmatch("[^,]+") do list[#list + 1] = name end
-  return list
-end
-
 local parser = cli.parser("probe", "What can be read off the residual stream: places, dates, positions.")
 parser:option("--task", "What is read"):argname "NAME":choices({ "position", "length", "places", "dates", "all" })
   :default "all"
 parser:option("--table", "A CSV file of your own in place of a task"):argname "FILE"
 parser:option("--text", "The column of it with texts"):argname "NAME":default "name"
-parser:option("--label", "The columns of it with numbers"):argname "NAMES":convert(names)
+parser:option("--label", "The columns of it with numbers"):argname "NAMES":convert(cli.names)
 parser:option("--template", "What goes through the model, with %s for the text"):argname "TEXT"
 parser:option("--svg", "Plot true and read numbers of the best layer"):argname "FILE"
 local args = cli.parse(parser)

@@ -116,6 +116,17 @@ function cli.whole(least)
   end
 end
 
+--- A converter for argparse: names with commas between them.
+---@param text string
+---@return string[]?
+---@return string?
+function cli.names(text)
+  local list = {}
+  for name in text:gmatch("%s*([^,]*[^,%s])") do list[#list + 1] = name end
+  if #list > 0 then return list end
+  return nil, ("'%s': expected names with commas between them"):format(text)
+end
+
 --- A converter for argparse: "name" or "name:param=1,other=2" as an item of a chain.
 ---@param text string
 ---@return table?
@@ -238,13 +249,7 @@ end
 ---@param path string
 ---@return string
 function cli.read_file(path)
-  if path == "-" then return io.read("a") end
-  local file, why = io.open(path, "rb")
-  if not file then pl.fail("io", "%s", why) end
-  local text = file:read("a")
-  file:close()
-  if not text then pl.fail("io", "%s: cannot be read", path) end
-  return text
+  return path == "-" and io.read("a") or pl.read_file(path)
 end
 
 return cli

@@ -167,12 +167,7 @@ end
 ---@param path string
 ---@return perilune.ConlluSentence[]
 function conllu.read(path)
-  local file, why = io.open(path, "rb")
-  if not file then pl.fail("io", "%s", why) end
-  local text = file:read("a")
-  file:close()
-  if not text then pl.fail("io", "%s: cannot be read", path) end
-  return conllu.parse(text, path)
+  return conllu.parse(pl.read_file(path), path)
 end
 
 --- Whether the heads of a sentence make one tree; where not, why.

@@ -6,12 +6,8 @@ local pl = require "perilune"
 local examples = {}
 
 local function lines_of(path)
-  local file, why = io.open(path, "rb")
-  if not file then pl.fail("io", "%s", why) end
-  local text = file:read("a")
-  file:close()
   local list, number = {}, 0
-  for line in (text .. "\n"):gmatch("(.-)\r?\n") do
+  for line in (pl.read_file(path) .. "\n"):gmatch("(.-)\r?\n") do
     number = number + 1
     if line:find("%S") then
       local good, value = pcall(pl.json.decode, line)

@@ -15,21 +15,13 @@ return function(pl, core)
     return tok or pl.fail("state", "a grammar needs a vocabulary, and the model has no tokenizer")
   end
 
-  local function read(path)
-    local file, why = io.open(path, "rb")
-    if not file then pl.fail("io", "grammar: %s", why) end
-    local text = file:read("a")
-    file:close()
-    return text or pl.fail("io", "grammar: %s cannot be read", path)
-  end
-
   -- GBNF as text, or the path of a file with it: what has no "::=" is a path.
   function pl.grammar(text, owner)
     if type(text) ~= "string" then
       pl.fail("argument", "grammar is a %s: expected GBNF or the path of a file", type(text))
     end
     local name = "grammar"
-    if not text:find("::=", 1, true) then name, text = text, read(text) end
+    if not text:find("::=", 1, true) then name, text = text, pl.read_file(text) end
     return core.new_grammar(text, name, tokenizer_of(owner))
   end
 

@@ -236,10 +236,7 @@ return function(pl, core)
 
   -- The shards that an index names, all of them among the hub's files.
   local function shards(what, path, files)
-    local file = assert(io.open(path, "rb"))
-    local text = file:read("a")
-    file:close()
-    local good, index = pcall(pl.json.decode, text, what)
+    local good, index = pcall(pl.json.decode, pl.read_file(path), what)
     local map = good and type(index) == "table" and index.weight_map
     if type(map) ~= "table" then pl.fail("format", "%s: expected JSON with a weight_map", what) end
     local list, there = {}, {}

@@ -17,6 +17,15 @@ return function(pl, core)
     require "perilune.interactive".breakpoint()
   end
 
+  -- The whole of a file.
+  function pl.read_file(path)
+    if type(path) ~= "string" then pl.fail("argument", "read_file: got a %s, expected a path", type(path)) end
+    local file <close>, why = io.open(path, "rb")
+    if not file then pl.fail("io", "%s", why) end
+    local text, problem = file:read("a")
+    return text or pl.fail("io", "%s: %s", path, problem)
+  end
+
   require "perilune.json"(pl, core)
   require "perilune.regex"(pl)
   require "perilune.json_schema"(pl)

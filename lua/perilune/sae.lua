@@ -2,7 +2,6 @@
 --   features = activation((x - b_dec) W_enc + b_enc), reconstruction = features W_dec + b_dec
 
 return function(pl, core)
-  pl.load_json = core.load_json
   local Sae = {}
   Sae.__index = Sae
 
@@ -88,11 +87,28 @@ return function(pl, core)
     end
   end
 
+  local function remove_nulls(object)
+    for key, value in pairs(object) do
+      if value == pl.json.null then
+        object[key] = nil
+      elseif type(value) == "table" then
+        remove_nulls(value)
+      end
+    end
+    return object
+  end
+
+  local function read_config(path)
+    local cfg = pl.json.decode(pl.read_file(path), path)
+    if not pl.json.is_object(cfg) then pl.fail("format", "%s: expected an object", path) end
+    return remove_nulls(cfg)
+  end
+
   -- opts.scale: the factor for autoencoders that were trained on scaled activations
   -- (expected_average_only_in), which their files do not hold.
   function pl.load_sae(folder, opts)
     opts = pl.check_options("load_sae", opts, { "scale" })
-    local cfg = core.load_json(folder .. "/cfg.json")
+    local cfg = read_config(folder .. "/cfg.json")
     local meta = type(cfg.metadata) == "table" and cfg.metadata or {}
     local weights = core.load_tensors(folder .. "/sae_weights.safetensors")
     local w = weights.W_enc or pl.fail("format", "%s: sae_weights.safetensors has no W_enc", folder)

@@ -97,6 +97,11 @@ function Grammar:set_prefix(text, only) end
 
 function Grammar:close() end
 
+--- The whole of a file.
+---@param path string
+---@return string
+function pl.read_file(path) end
+
 --- Reading and writing JSON. `pl.json.null` stands for null. Objects that were read remember the
 --- order of their keys.
 ---@class perilune.Json

@@ -14,11 +14,6 @@ local pl = {}
 ---@return table<string, any> metadata
 function pl.load_tensors(path) end
 
---- A JSON file's object as a table; null is nil.
----@param path string
----@return table
-function pl.load_json(path) end
-
 --- A sparse autoencoder as SAELens saves it: cfg.json and sae_weights.safetensors in a folder.
 ---@param folder string
 ---@param opts? {scale?: number} the factor of activations that were scaled in training (expected_average_only_in), which the files lack
