@@ -4,13 +4,7 @@ local program = require "tests.lua.program"
 local tiny = require "tests.lua.tiny"
 
 describe("adapters", function()
-  local folder
-  setup(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    assert(os.execute("mkdir " .. folder))
-  end)
-  teardown(function() os.execute("rm -rf " .. folder) end)
+  local scratch = require "tests.lua.scratch"(teardown)
 
   local exact = { precision = "exact", kv = "f32" }
   local function model_of(arch, dtype)
@@ -159,13 +153,13 @@ describe("adapters", function()
   it("is saved as PEFT has it, loaded, merged and closed", function()
     local model = model_of("gpt2")
     local adapter = worn(model)
-    adapter:save(folder .. "/adapter")
-    local config = pl.json.decode(io.open(folder .. "/adapter/adapter_config.json"):read("a"))
+    adapter:save(scratch.at "adapter")
+    local config = pl.json.decode(scratch.read "adapter/adapter_config.json")
     assert.are.equal("LORA", config.peft_type)
     assert.are.equal(8, config.r)
-    local tensors = pl.load_tensors(folder .. "/adapter/adapter_model.safetensors")
+    local tensors = pl.load_tensors(scratch.at "adapter/adapter_model.safetensors")
     assert.are.same({ 96, 8 }, tensors["base_model.model.transformer.h.1.attn.c_attn.lora_B.weight"].shape)
-    local loaded = model:load_adapter(folder .. "/adapter")
+    local loaded = model:load_adapter(scratch.at "adapter")
     assert.are.equal("adapter adapter (2 matrices, 2048 parameters)", tostring(loaded))
     local a = model:sequence():set_adapter(adapter):extend(ids)
     local b = model:sequence():set_adapter(loaded):extend(ids)
@@ -179,10 +173,10 @@ describe("adapters", function()
   end)
 
   it("works from the command line", function()
-    local path = folder .. "/base.gguf"
+    local path = scratch.at "base.gguf"
     local model = tiny.model(pl, { std = 0.2 })
     model:save(path)
-    worn(model, { targets = "all-linear" }):save(folder .. "/other")
+    worn(model, { targets = "all-linear" }):save(scratch.at "other")
     local function out(...)
       local option, value = ...
       local status, text, why = program.run({ "generate", "-m", path, "--temp", "0", "-n", "8", option, value,
@@ -191,31 +185,31 @@ describe("adapters", function()
       return text
     end
     local plain = out("-t", "1")
-    assert.are.equal(plain, out("--adapter", folder .. "/other:0"))
-    assert.are_not.equal(plain, out("--adapter", folder .. "/other:3"))
+    assert.are.equal(plain, out("--adapter", scratch.at "other:0"))
+    assert.are_not.equal(plain, out("--adapter", scratch.at "other:3"))
   end)
 
   it("is trained, shown at several scales and merged by a script", function()
-    local base, out = folder .. "/small.gguf", folder .. "/learned"
+    local base, out = scratch.at "small.gguf", scratch.at "learned"
     tiny.model(pl, { std = 0.2 }):save(base)
-    local questions = assert(io.open(folder .. "/questions.jsonl", "w"))
+    local questions = assert(io.open(scratch.at "questions.jsonl", "w"))
     questions:write('{"prompt": "the", "answer": "inner"}\n')
     questions:close()
-    for _, data in ipairs { "README.md", folder .. "/questions.jsonl" } do
+    for _, data in ipairs { "README.md", scratch.at "questions.jsonl" } do
       local status, text, why = program.run({ "lora", data, "-m", base, "--steps", "4", "--batch", "2", "--length", "8",
         "--rank", "2", "--out", out })
       assert.are.equal(0, status, why)
       local before, after = text:match("loss +([%d.]+) nats per token, ([%d.]+) after 4 steps")
       assert.is_true(tonumber(after) < tonumber(before), text)
     end
-    local status, _, why = program.run({ "lora", "-m", base, "--adapter", out, "--merge", folder .. "/merged.gguf" })
+    local status, _, why = program.run({ "lora", "-m", base, "--adapter", out, "--merge", scratch.at "merged.gguf" })
     assert.are.equal(0, status, why)
-    local merged, model = pl.load(folder .. "/merged.gguf", exact), pl.load(base, exact)
+    local merged, model = pl.load(scratch.at "merged.gguf", exact), pl.load(base, exact)
     local seq = model:sequence():set_adapter(model:load_adapter(out))
     near(merged:forward(ids), seq:extend(ids, { logits = "all" }), 1e-4)
     for message, args in pairs { ["which --adapter"] = { "lora", "--merge", "x.gguf" },
       ["--merge FILE"] = { "convert", "--adapter", "x", "y.gguf" }, ["is an adapter"] = { "generate", "-m", out, "x" },
-      ["No such file"] = { "lora", folder .. "/none.txt" } } do
+      ["No such file"] = { "lora", scratch.at "none.txt" } } do
       status, _, why = program.run(args)
       assert.are_not.equal(0, status)
       assert.is_truthy(why:find(message, 1, true), why)
@@ -238,7 +232,7 @@ describe("adapters", function()
       ["item 2 is a number"] = function() model:new_adapter({ targets = { "c_fc", 7 } }) end,
       ["the adapter is closed"] = function() model:set_adapter(closed) end,
       ["1 to 64 adapters"] = function() model:merge({}) end,
-      ["/nowhere"] = function() model:load_adapter(folder .. "/nowhere") end,
+      ["/nowhere"] = function() model:load_adapter(scratch.at "nowhere") end,
     } do
       assert.is_truthy(tostring(tiny.failure(fn).message):find(message, 1, true), message)
     end

@@ -5,20 +5,8 @@ local tiny = require "tests.lua.tiny"
 local word_vectors = require "perilune.word_vectors"
 
 describe("word vectors", function()
-  local names = {}
-  after_each(function()
-    for _, name in ipairs(names) do os.remove(name) end
-    names = {}
-  end)
-
-  local function write(text)
-    local name = os.tmpname()
-    names[#names + 1] = name
-    local file = assert(io.open(name, "wb"))
-    file:write(text)
-    file:close()
-    return name
-  end
+  local scratch = require "tests.lua.scratch"(teardown)
+  local function write(text) return scratch.write("file", text) end
 
   local words = { "king", "queen", "man", "woman", "apple", "z\xC3\xBCrich" }
   local rows = { { 1, 1, 0 }, { 1, -1, 0 }, { 0, 1, 0.1 }, { 0, -1, 0.1 }, { 0, 0, 1 }, { -0.5, 0, 2 } }

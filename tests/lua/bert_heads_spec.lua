@@ -4,28 +4,12 @@ local relations = require "perilune.head_relations"
 local program = dofile "tests/lua/program.lua"
 local tiny = dofile "tests/lua/tiny.lua"
 
-local folder
-
-local function path_of(name)
-  if not folder then
-    folder = os.tmpname()
-    os.remove(folder)
-    assert(os.execute("mkdir -p " .. folder))
-  end
-  return folder .. "/" .. name
-end
-
-local function write(name, text)
-  local file = assert(io.open(path_of(name), "wb"))
-  file:write(text)
-  file:close()
-  return path_of(name)
-end
+local scratch = require "tests.lua.scratch"(teardown)
 
 -- A random BERT that knows a few words, some of them only in pieces.
 local words = { "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "dog", "chase", "##d", "a", "cat", "##s", "." }
 local function bert()
-  local vocab = write("vocab.txt", table.concat(words, "\n") .. "\n")
+  local vocab = scratch.write("vocab.txt", table.concat(words, "\n") .. "\n")
   return pl.new_model({ arch = "bert", n_layers = 2, d_model = 16, n_heads = 4, n_ctx = 16, seed = 3, std = 0.7,
     pooler = true, tokenizer = vocab }, { threads = 1, kv = "f32", precision = "exact" })
 end
@@ -64,9 +48,9 @@ describe("CoNLL-U", function()
 
   it("names the file and the line of what is wrong", function()
     local function refused(text, where, what)
-      local err = tiny.failure(conllu.read, write("bad.conllu", text))
+      local err = tiny.failure(conllu.read, scratch.write("bad.conllu", text))
       assert.are.equal("format", err.kind)
-      local expected = ("%s:%d: "):format(path_of("bad.conllu"), where)
+      local expected = ("%s:%d: "):format(scratch.at("bad.conllu"), where)
       assert.are.equal(expected, err.message:sub(1, #expected))
       assert.is_truthy(err.message:find(what, 1, true), err.message)
     end
@@ -271,10 +255,9 @@ describe("perilune bert_heads", function()
   local path
 
   setup(function()
-    path = path_of("bert.gguf")
+    path = scratch.at("bert.gguf")
     bert():save(path)
   end)
-  teardown(function() os.execute("rm -rf " .. folder) end)
 
   local function run(...)
     local status, out, err = program.run({ "bert_heads", "-m", path, "-t", "1", ... })
@@ -283,7 +266,7 @@ describe("perilune bert_heads", function()
   end
 
   it("shows what heads look at in a text, and writes a page", function()
-    local out = run("--layer", "1", "--head", "2", "--html", path_of("text.html"), "The dogs chased", "a <cat>.")
+    local out = run("--layer", "1", "--head", "2", "--html", scratch.at("text.html"), "The dogs chased", "a <cat>.")
     assert.is_truthy(out:find("layer 1, head 2 (2-3 in the paper)", 1, true))
     local arcs = {}
     for from, to in out:gmatch("\n +(%S+)  [<-][->]  (%S+) [01]%.%d%d") do arcs[#arcs + 1] = { from, to } end
@@ -294,7 +277,7 @@ describe("perilune bert_heads", function()
       return list
     end)())
     for _, arc in ipairs(arcs) do assert.are_not.equal(arc[1], arc[2]) end
-    local file = assert(io.open(path_of("text.html")))
+    local file = assert(io.open(scratch.at("text.html")))
     local html = file:read("a")
     file:close()
     assert.is_truthy(html:find("a &lt;cat&gt;.", 1, true))
@@ -302,7 +285,7 @@ describe("perilune bert_heads", function()
   end)
 
   it("measures a treebank, beside the published figures", function()
-    local out = run("--conllu", write("two.conllu", (chased .. "\n"):rep(6)), "--limit", "5")
+    local out = run("--conllu", scratch.write("two.conllu", (chased .. "\n"):rep(6)), "--limit", "5")
     assert.is_truthy(out:find("5 sentences of two.conllu", 1, true))
     assert.is_truthy(out:find("det%s+10%s+%d,%s+%d %("), out)
     for _, item in ipairs(relations.published) do
@@ -310,7 +293,7 @@ describe("perilune bert_heads", function()
       assert.is_truthy(row and row:find(("%d, %d "):format(item.layer - 1, item.head - 1), 1, true), item.relation)
       assert.is_truthy(row:find(("%.1f %%"):format(item.percent), 1, true))
     end
-    local whole = run("--html", path_of("all.html"))
+    local whole = run("--html", scratch.at("all.html"))
     assert.is_truthy(whole:find("sentences of heads.conllu", 1, true))
     for text in whole:gmatch("[^\n]+") do assert.is_true(#text <= 100, text) end
   end)
@@ -324,7 +307,7 @@ describe("perilune bert_heads", function()
   end)
 
   it("says how to get a BERT, and what is wrong", function()
-    local nowhere = path_of("nowhere")
+    local nowhere = scratch.at("nowhere")
     local status, _, err = program.run({ "bert_heads" }, nil, ("HOME=%s HF_HOME=%s HF_HUB_CACHE=%s"):format(nowhere,
       nowhere, nowhere))
     assert.are.equal(1, status)

@@ -1,24 +1,11 @@
 local pl = require "perilune"
 local tiny = dofile "tests/lua/tiny.lua"
 
-local folder
-
-local function write(name, text)
-  local file = assert(io.open(folder .. "/" .. name, "wb"))
-  file:write(text)
-  file:close()
-end
+local scratch = require "tests.lua.scratch"(teardown)
 
 -- The path of a vocab.txt, whose lines are the ids.
 local words = { "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "on", "mat", "##s", "." }
-local function vocabulary()
-  if folder then return folder .. "/vocab.txt" end
-  folder = os.tmpname()
-  os.remove(folder)
-  assert(os.execute("mkdir -p " .. folder))
-  write("vocab.txt", table.concat(words, "\n") .. "\n")
-  return folder .. "/vocab.txt"
-end
+local function vocabulary() return scratch.write("vocab.txt", table.concat(words, "\n") .. "\n") end
 
 local function model_of(fields, opts)
   local description = { arch = "bert", n_layers = 2, d_model = 16, n_heads = 4, n_ctx = 16, seed = 2,
@@ -35,8 +22,6 @@ local function near(a, b, tolerance)
 end
 
 describe("an encoder", function()
-  teardown(function() if folder then os.execute("rm -rf " .. folder) end end)
-
   it("gives logits for every position, which see the whole text", function()
     local model = model_of()
     assert.are.same({ 2, 5, 6, 3 }, model:encode("The cat"):to_table())
@@ -191,7 +176,7 @@ describe("an encoder", function()
         local model = model_of(description)
         local text, vector = "the [MASK] sat on the mats.", model:encode_text("the cat sat on the mats.")
         for _, name in ipairs({ "saved.gguf", "small.gguf", arch .. i }) do
-          local path = folder .. "/" .. name
+          local path = scratch.at(name)
           model:save(path, name == "small.gguf" and { dtype = "q8_0" } or nil)
           local again = pl.load(path, exact)
           near(again:encode_text("The cat sat on the mats."), vector, name == "small.gguf" and 0.05 or 1e-6)
@@ -213,28 +198,29 @@ describe("an encoder", function()
     near(vector, model:encode_text("the cat sat", { pooling = "cls" }))
     assert.is_false(tiny.same(vector, model:encode_text("the cat sat", { pooling = "mean" })))
     for _, name in ipairs({ "pooled.gguf", "pooled" }) do
-      model:save(folder .. "/" .. name)
-      local again = pl.load(folder .. "/" .. name, exact)
+      model:save(scratch.at(name))
+      local again = pl.load(scratch.at(name), exact)
       assert.are.equal("cls", again.config.pooling)
       near(again:encode_text("the cat sat"), vector, 1e-6)
     end
-    write("pooled/1_Pooling/config.json", '{"pooling_mode_max_tokens": true, "pooling_mode_mean_tokens": false}')
-    local max = pl.load(folder .. "/pooled", exact)
+    scratch.write("pooled/1_Pooling/config.json",
+      '{"pooling_mode_max_tokens": true, "pooling_mode_mean_tokens": false}')
+    local max = pl.load(scratch.at "pooled", exact)
     assert.is_truthy(tiny.failure(max.encode_text, max, "cat").message:find("not known here", 1, true))
     near(max:encode_text("the cat sat", { pooling = "cls" }), vector, 1e-6)
-    assert.is_truthy(tiny.failure(max.save, max, folder .. "/max.gguf").message:find("pooling", 1, true))
-    write("pooled/1_Pooling/config.json", '{"word_embedding_dimension": 17}')
-    assert.is_truthy(tiny.failure(pl.load, folder .. "/pooled").message:find("word_embedding_dimension = 17", 1, true))
+    assert.is_truthy(tiny.failure(max.save, max, scratch.at "max.gguf").message:find("pooling", 1, true))
+    scratch.write("pooled/1_Pooling/config.json", '{"word_embedding_dimension": 17}')
+    assert.is_truthy(tiny.failure(pl.load, scratch.at "pooled").message:find("word_embedding_dimension = 17", 1, true))
   end)
 
   it("keeps a cased vocabulary of another name", function()
     vocabulary()
-    write("cased.txt", table.concat(words, "\n") .. "\nThe\n")
-    local model = model_of({ tokenizer = folder .. "/cased.txt" })
+    scratch.write("cased.txt", table.concat(words, "\n") .. "\nThe\n")
+    local model = model_of({ tokenizer = scratch.at "cased.txt" })
     assert.are.same({ 2, 12, 5, 4, 3 }, model:encode("The the [MASK]"):to_table())
     for _, name in ipairs({ "cased.gguf", "cased" }) do
-      model:save(folder .. "/" .. name)
-      local again = pl.load(folder .. "/" .. name)
+      model:save(scratch.at(name))
+      local again = pl.load(scratch.at(name))
       assert.are.same({ 2, 12, 5, 4, 3 }, again:encode("The the [MASK]"):to_table())
       assert.are.equal(4, again.tokenizer.special.mask)
     end
@@ -248,7 +234,7 @@ describe("an encoder", function()
     local expected = pl.json.decode(file:read("a"))
     file:close()
     vocabulary()
-    local made = folder .. "/hf"
+    local made = scratch.at "hf"
     assert(os.execute(("mkdir -p %s && cp %s.safetensors %s/model.safetensors && cp %s_config.json %s/config.json")
       :format(made, path, made, path, made)))
     local model = pl.load(made, { kv = "f32", precision = "exact" })

@@ -5,19 +5,8 @@ local program = require "tests.lua.program"
 local tiny = require "tests.lua.tiny"
 
 describe("probing", function()
-  local names = {}
-  after_each(function()
-    for _, name in ipairs(names) do os.remove(name) end
-    names = {}
-  end)
-  local function write(text)
-    local name = os.tmpname()
-    names[#names + 1] = name
-    local file = assert(io.open(name, "wb"))
-    file:write(text)
-    file:close()
-    return name
-  end
+  local scratch = require "tests.lua.scratch"(teardown)
+  local function write(text) return scratch.write("file", text) end
 
   -- (X^T X + lambda)^-1 X^T y by Gauss, in float64.
   local function plain_ridge(X, y, lambda)
@@ -97,13 +86,12 @@ describe("probing", function()
   it("reads positions off a model that has learned them", function()
     local path = program.model()
     if not path then return pending("no trained model is here") end
-    local svg = os.tmpname()
-    names[#names + 1] = svg
+    local svg = scratch.at("positions.svg")
     local status, out, err = program.run({ "probe", "-m", path, "-t", "1", "--task", "position", "--svg", svg })
     assert.are.equal(0, status, err)
     local r2, shuffled = out:match("embedding +([-%d.]+) +([-%d.]+)")
     assert.is_true(tonumber(r2) > 0.4 and tonumber(shuffled) < 0.1, out)
-    assert.is_truthy(io.open(svg):read("a"):find(">read<", 1, true))
+    assert.is_truthy(scratch.read("positions.svg"):find(">read<", 1, true))
     local file = write("river,length\n" .. ("Rhine,1230\nDanube,2850\nNile,6650\nThames,346\n"):rep(6))
     status, out, err = program.run({ "probe", "-m", path, "--table", file, "--text", "river", "--label", "length" })
     assert.are.equal(0, status, err)

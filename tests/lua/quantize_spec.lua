@@ -4,15 +4,8 @@ local program = require "tests.lua.program"
 local tiny = require "tests.lua.tiny"
 
 describe("quantising", function()
-  local folder
-  setup(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    assert(os.execute("mkdir " .. folder))
-  end)
-  teardown(function() os.execute("rm -rf " .. folder) end)
-
-  local function at(name) return folder .. "/" .. name end
+  local scratch = require "tests.lua.scratch"(teardown)
+  local at = scratch.at
 
   local function number(text, label)
     return tonumber(text:match(label:gsub("%p", "%%%0") .. "%s+(%-?[%d.]+)"))

@@ -4,30 +4,8 @@ local program = require "tests.lua.program"
 local tiny = require "tests.lua.tiny"
 
 describe("training", function()
-  local folder
-  setup(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    assert(os.execute("mkdir " .. folder))
-  end)
-  teardown(function() os.execute("rm -rf " .. folder) end)
-
-  local function at(name) return folder .. "/" .. name end
-
-  local function write(name, text)
-    local file = assert(io.open(at(name), "wb"))
-    file:write(text)
-    file:close()
-    return at(name)
-  end
-
-  local function read(path)
-    local file = io.open(path, "rb")
-    if not file then return nil end
-    local text = file:read("a")
-    file:close()
-    return text
-  end
+  local scratch = require "tests.lua.scratch"(teardown)
+  local at = scratch.at
 
   local small = { "--vocab-size", "257", "--layers", "1", "--heads", "2", "--width", "16", "--ctx", "16",
     "--batch", "4", "--warmup", "2", "--seed", "7", "-t", "1" }
@@ -41,7 +19,7 @@ describe("training", function()
   local function sentence() return ("the cat sat on the mat and the dog lay by the door. "):rep(60) end
 
   it("learns, says how far it came, and leaves a model that other programs load", function()
-    local text = write("text.txt", sentence())
+    local text = scratch.write("text.txt", sentence())
     local status, out, err = train(text, "first", { "--steps", "60", "--every", "30", "--lr", "0.01" })
     assert.are.equal(0, status, err)
     local early, late = out:match("step%s+30.-held out ([%d.]+).-step%s+60.-held out ([%d.]+)")
@@ -49,11 +27,11 @@ describe("training", function()
     local model = pl.load(at("first/model.gguf"))
     assert.are.equal(16, model.config.n_ctx)
     assert.are.equal("the", model:decode(model:encode("the")))
-    assert.truthy(read(at("first/loss.svg")):find("<svg", 1, true))
+    assert.truthy(scratch.read("first/loss.svg"):find("<svg", 1, true))
   end)
 
   it("goes on after fifty kills to the very weights of a run that nobody killed", function()
-    local text = write("kills.txt", sentence())
+    local text = scratch.write("kills.txt", sentence())
     local more = { "--steps", "1500", "--every", "1500" }
     assert.are.equal(0, (train(text, "whole", more)))
     local last, kills, rng = 0, 0, 12345
@@ -61,7 +39,7 @@ describe("training", function()
     repeat
       rng = (rng * 1103515245 + 12345) % 2147483648
       local status = train(text, "killed", more, ("timeout -s KILL %.3f"):format(0.06 + rng % 1000 / 4000))
-      if read(path) then
+      if scratch.read("killed/checkpoint.safetensors") then
         local step = pl.load_tensors(path)["run.step"][0]
         assert.is_true(step >= last, ("from step %d back to %d"):format(last, step))
         last = step
@@ -71,7 +49,7 @@ describe("training", function()
     if last < 1500 then assert.are.equal(0, (train(text, "killed", more))) end
     local a, b = pl.load_tensors(at("whole/checkpoint.safetensors")), pl.load_tensors(path)
     for name, tensor in pairs(a) do assert.is_true(tiny.same(tensor, b[name]), name) end
-    assert.are.equal(read(at("whole/model.gguf")), read(at("killed/model.gguf")))
+    assert.are.equal(scratch.read("whole/model.gguf"), scratch.read("killed/model.gguf"))
   end)
 
   it("names what is wrong with the corpus, the rate and the disk", function()
@@ -81,27 +59,27 @@ describe("training", function()
       assert.truthy(err:find(part, 1, true), err)
       os.execute("rm -rf " .. at("bad"))
     end
-    fails(write("empty.txt", ""), "no text to train on")
-    fails(write("one.txt", "a"), "tokens to train on")
+    fails(scratch.write("empty.txt", ""), "no text to train on")
+    fails(scratch.write("one.txt", "a"), "tokens to train on")
     fails(at("none.txt"), "none.txt")
-    fails(write("rate.txt", sentence()), "learning rate", { "--steps", "300", "--lr", "1e5" })
+    fails(scratch.write("rate.txt", sentence()), "learning rate", { "--steps", "300", "--lr", "1e5" })
     -- A file larger than the shell allows stands for a full disk.
-    fails(write("disk.txt", sentence()), "checkpoint.safetensors", { "--steps", "5" }, "trap '' XFSZ; ulimit -f 20;")
+    fails(scratch.write("disk.txt", sentence()), "checkpoint.safetensors", { "--steps", "5" },
+      "trap '' XFSZ; ulimit -f 20;")
   end)
 
   it("keeps the last good checkpoint when the loss diverges", function()
-    local text = write("diverge.txt", sentence())
+    local text = scratch.write("diverge.txt", sentence())
     assert.are.equal(0, (train(text, "kept", { "--steps", "20" })))
-    local path = at("kept/checkpoint.safetensors")
-    local before = read(path)
+    local before = scratch.read("kept/checkpoint.safetensors")
     local status, _, err = train(text, "kept", { "--steps", "400", "--lr", "1e5" })
     assert.are_not.equal(0, status)
     assert.truthy(err:find("last good checkpoint", 1, true) or err:find("learning rate", 1, true), err)
-    assert.are.equal(before, read(path))
+    assert.are.equal(before, scratch.read("kept/checkpoint.safetensors"))
   end)
 
   it("refuses a checkpoint of another model", function()
-    local text = write("other.txt", sentence())
+    local text = scratch.write("other.txt", sentence())
     assert.are.equal(0, (train(text, "shape", { "--steps", "5" })))
     local status, _, err = train(text, "shape", { "--steps", "9", "--width", "32" })
     assert.are_not.equal(0, status)

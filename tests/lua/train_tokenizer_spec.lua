@@ -5,18 +5,13 @@ local program = dofile "tests/lua/program.lua"
 local text = ("the cat sat on the mat and the dog sat on the cat\n"):rep(20)
 
 describe("pl.train_tokenizer", function()
-  local folder
+  local scratch = require "tests.lua.scratch"(teardown)
+  local folder = scratch.at()
   setup(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    assert(os.execute("mkdir -p " .. folder .. "/inner"))
-    for name, content in pairs({ ["a.txt"] = text, ["inner/b.txt"] = "dog " .. text, ["c.bin"] = "other" }) do
-      local file = assert(io.open(folder .. "/" .. name, "wb"))
-      file:write(content)
-      file:close()
-    end
+    scratch.write("a.txt", text)
+    scratch.write("inner/b.txt", "dog " .. text)
+    scratch.write("c.bin", "other")
   end)
-  teardown(function() os.execute("rm -r " .. folder) end)
 
   it("gives a tokenizer that is ready", function()
     local tok, about = pl.train_tokenizer({ texts = text, vocab_size = 270, special = { "<|endoftext|>" } })

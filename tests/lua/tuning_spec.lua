@@ -5,22 +5,8 @@ local program = require "tests.lua.program"
 local tiny = require "tests.lua.tiny"
 
 describe("tuning", function()
-  local folder
-  setup(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    assert(os.execute("mkdir " .. folder))
-  end)
-  teardown(function() os.execute("rm -rf " .. folder) end)
-
-  local function at(name) return folder .. "/" .. name end
-
-  local function write(name, text)
-    local file = assert(io.open(at(name), "wb"))
-    file:write(text)
-    file:close()
-    return at(name)
-  end
+  local scratch = require "tests.lua.scratch"(teardown)
+  local at, write = scratch.at, scratch.write
 
   local base_saved
   local function base()
