@@ -61,12 +61,43 @@ static void input_columns(void *context, size_t task, int thread) {
     }
 }
 
-static pl_status widened(pl_call *c, const pl_tensor *w, const pl_tensor *g,
+/* The same where W is stored as [n_in, n_out]. */
+static void input_rows(void *context, size_t task, int thread) {
+    const input_job *job = context;
+    const pl_dtype_info *info = pl_dtype_get(job->w->dtype);
+    int64_t n_in = job->w->shape[0], n_out = job->w->shape[1], first = (int64_t)task * TILE_IN;
+    int64_t height = n_in - first < TILE_IN ? n_in - first : TILE_IN;
+    float *tile = job->tiles + (size_t)thread * TILE_OUT * TILE_IN;
+    for (int64_t column = 0; column < n_out; column += TILE_OUT) {
+        int64_t n = n_out - column < TILE_OUT ? n_out - column : TILE_OUT;
+        size_t offset = (size_t)column / info->block_elements * info->block_bytes;
+        for (int64_t i = 0; i < height; i++) {
+            const char *from =
+                (const char *)job->w->data + (size_t)(first + i) * pl_tensor_row_bytes(job->w);
+            job->c->kernels->to_f32[job->w->dtype](tile + i * TILE_OUT, from + offset, (size_t)n);
+        }
+        pl_gemm_add(1, &(pl_gemm){.m = job->g->shape[0],
+                                  .n = height,
+                                  .k = n,
+                                  .factor = 1,
+                                  .a = (const float *)job->g->data + column,
+                                  .lda = job->g->stride[0],
+                                  .b = tile,
+                                  .ldb = TILE_OUT,
+                                  .b_transposed = true,
+                                  .c = (float *)job->grad->data + first,
+                                  .ldc = job->grad->stride[0]});
+    }
+}
+
+static pl_status widened(pl_call *c, const pl_linear *linear, const pl_tensor *g,
                          const pl_tensor *grad) {
-    input_job job = {c, w, g, grad, NULL};
+    input_job job = {c, &linear->w, g, grad, NULL};
+    int64_t n_in = pl_linear_n_in(linear);
     job.tiles = malloc((size_t)c->n_threads * TILE_OUT * TILE_IN * sizeof *job.tiles);
     if (!job.tiles) return pl_fail(&c->err, PL_ERR_MEMORY, "out of memory for a gradient's tiles");
-    pl_parallel(c->n_threads, (size_t)((w->shape[1] + TILE_IN - 1) / TILE_IN), input_columns, &job);
+    pl_parallel(c->n_threads, (size_t)((n_in + TILE_IN - 1) / TILE_IN),
+                linear->transposed ? input_rows : input_columns, &job);
     free(job.tiles);
     return PL_OK;
 }
@@ -88,10 +119,7 @@ static pl_status input_gradient(pl_call *c, const pl_linear *linear, const pl_te
                                              .ldc = grad->stride[0]});
         return PL_OK;
     }
-    if (!linear->transposed) return widened(c, w, g, grad);
-    return pl_fail(&c->err, PL_ERR_UNSUPPORTED,
-                   "gradients through %s weights stored as [n_in, n_out]; convert the model first",
-                   pl_dtype_get(w->dtype)->name);
+    return widened(c, linear, g, grad);
 }
 
 /* -- the gradients of W and b ------------------------------------------------------------------ */

@@ -97,4 +97,19 @@ describe("gradients of heads", function()
     local plain, heard = found(false), found(true)
     for i, p in ipairs(plain) do near(heard[i].tensor.grad, p.tensor.grad, 1e-5) end
   end)
+
+  it("pass through half-precision matrices, whichever way round they are stored", function()
+    local path = os.tmpname()
+    os.remove(path)
+    local model = pl.new_model({ arch = "gpt2", d_model = 96, n_heads = 3, n_layers = 2, n_ctx = 16, d_vocab = 20,
+      std = 0.1 })
+    local names = { "hook_resid_pre", "mlp.hook_post", table.unpack(points) }
+    for _, format in ipairs { "gguf", "safetensors" } do
+      model:save(path, { format = format, dtype = "f16" })
+      local half = pl.load(path)
+      local found, expected = gradients(half, names), gradients(half:trainable(), names)
+      for _, name in ipairs(names) do near(found[name], expected[name]) end
+      os.execute("rm -r " .. path)
+    end
+  end)
 end)
