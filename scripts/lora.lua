@@ -40,7 +40,8 @@ parser:option("--merge", "Write the model with the adapters in its matrices: a .
 parser:option("--dtype", "The type of the merged model's matrices (default: what they have)"):argname "TYPE"
 parser:option("--rank", "Rows of A, columns of B"):argname "N":convert(cli.whole(1)):default "8"
 parser:option("--alpha", "What alpha / rank is made of (default: twice the rank)"):argname "X":convert(cli.number(0))
-parser:option("--targets", "Which matrices, by the ends of their names, or all-linear"):argname "NAMES":convert(cli.names)
+parser:option("--targets", "Which matrices, by the ends of their names, or all-linear"):argname "NAMES"
+  :convert(cli.names)
 parser:option("--steps"):argname "N":convert(cli.whole(1)):default "60"
 parser:option("--batch", "Examples, or windows of the text, of a step"):argname "N":convert(cli.whole(1)):default "8"
 parser:option("--length", "Tokens of a window"):argname "N":convert(cli.whole(2)):default "64"
