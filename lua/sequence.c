@@ -191,7 +191,7 @@ static int extend(lua_State *L) {
 }
 
 /* The items of a call with many sequences, whose logits go to a table of results or, recorded, to
- * one tensor on top of the stack. */
+ * one tensor; how many rows of it are whose is told behind it. */
 static int run_many(lua_State *L, bool recorded) {
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
@@ -234,7 +234,12 @@ static int run_many(lua_State *L, bool recorded) {
     lua_getiuservalue(L, 7, 1);
     if (recorded) {
         pl_lua_record(L, 8, seqs, items, (size_t)n);
-        return 1;
+        for (lua_Integer i = 1; i <= n; i++) {
+            lua_pushinteger(L, items[i - 1].n);
+            lua_rawseti(L, 2, i);
+        }
+        lua_pushvalue(L, 2);
+        return 2;
     }
     pl_lua_extend(L, 8, seqs, items, (size_t)n);
     lua_settop(L, 2);

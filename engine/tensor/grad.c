@@ -270,8 +270,10 @@ static pl_status check_askable(pl_call *c, const pl_tensor *t) {
                        pl_dtype_get(t->dtype)->name);
     }
     if (t->storage) return PL_OK;
-    return pl_fail(&c->err, PL_ERR_ARGUMENT,
-                   "this memory is only lent; an activation needs a pass inside pl.grad");
+    return pl_fail(
+        &c->err, PL_ERR_ARGUMENT,
+        "this memory is only lent; an activation needs a pass inside pl.grad that goes to "
+        "the logits");
 }
 
 /* A node in the chain of the storage's own contents, over all of x, that changes nothing. */

@@ -174,14 +174,14 @@ return function(pl, core, resolve)
   end
 
   -- The rows of all prompts in one pass: logits, or the residual stream before a layer.
-  local function run(config, seqs, prompts, stop_at_layer, types)
-    if config.headless then stop_at_layer = stop_at_layer or config.n_layers end
-    local items = { to_layer = stop_at_layer }
-    for i, seq in ipairs(seqs) do
-      items[i] = { seq, prompts[i], logits = stop_at_layer and "none" or "all",
-        types = types and types[i] }
-    end
-    return stop_at_layer and pl.partial(items) or pl.extend(items)
+  local function run(model, seqs, prompts, stop_at_layer, types)
+    if model.config.headless then stop_at_layer = stop_at_layer or model.config.n_layers end
+    local items = {}
+    for i, seq in ipairs(seqs) do items[i] = { seq, prompts[i], types = types and types[i] } end
+    if not stop_at_layer then return (core.logits_of(model, items)) end
+    items.to_layer = stop_at_layer
+    for _, item in ipairs(items) do item.logits = "none" end
+    return pl.partial(items)
   end
 
   local Sequences = { __close = function(seqs) for _, seq in ipairs(seqs) do seq:close() end end }
@@ -218,7 +218,7 @@ return function(pl, core, resolve)
     local keeper <close> = core.hooks.add(self.default_session, places, function(act, at) -- luacheck: ignore 211
       if by_seq[at.seq] then put(by_seq[at.seq], act, at) end
     end, nil, { read = true }, "run_with_cache")
-    local results = run(self.config, seqs, prompts, opts.stop_at_layer, types)
+    local results = run(self, seqs, prompts, opts.stop_at_layer, types)
     check_fired(handles)
     for _, cache in ipairs(caches) do finish(cache) end
     if many then return results, caches end
@@ -238,7 +238,7 @@ return function(pl, core, resolve)
     for _, seq in ipairs(seqs) do
       for _, handle in ipairs(add_hooks(seq, hooks)) do handles[#handles + 1] = handle end
     end
-    local results = run(self.config, seqs, prompts, opts.stop_at_layer, types)
+    local results = run(self, seqs, prompts, opts.stop_at_layer, types)
     check_fired(handles)
     return many and results or results[1]
   end

@@ -20,21 +20,34 @@ return function(pl, core)
     return { prompt }, false
   end
 
+  local function is_recorded(model)
+    local activations, anything = core.recording()
+    return activations or (anything and (model.is_trainable or core.trains_adapter(model.default_session)))
+  end
+
+  -- The logits at all rows of new sequences, recorded where gradients are asked for: a list, and
+  -- where there is one that holds all rows, it.
+  function core.logits_of(model, items)
+    if not is_recorded(model) then
+      for _, item in ipairs(items) do item.logits = "all" end
+      local list = pl.extend(items)
+      return list, #list == 1 and list[1] or nil
+    end
+    local whole, counts = core.forward(items)
+    local list, first = {}, 0
+    for i, n in ipairs(counts) do
+      list[i] = #items == 1 and whole or whole:narrow(0, first, n)
+      first = first + n
+    end
+    return list, whole
+  end
+
   local function logits_of(model, rows, types)
     local items = {}
     for i, row in ipairs(rows) do items[i] = { model:sequence(), row, types = types } end
-    local logits
-    local activations, anything = core.recording()
-    local trains = model.is_trainable or core.trains_adapter(model.default_session)
-    if activations or (anything and trains) then
-      logits = core.forward(items)
-    else
-      for _, item in ipairs(items) do item.logits = "all" end
-      local list = pl.extend(items)
-      logits = #list == 1 and list[1] or pl.cat(list, 0)
-    end
+    local list, whole = core.logits_of(model, items)
     for _, item in ipairs(items) do item[1]:close() end
-    return logits
+    return whole or pl.cat(list, 0)
   end
 
   function Model:forward(prompt, opts)

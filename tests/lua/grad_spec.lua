@@ -354,6 +354,32 @@ describe("passes of models", function()
     end
   end)
 
+  it("are recorded by run_with_hooks and run_with_cache, of several prompts too", function()
+    local model = tiny.model(pl, { n_layers = 2 })
+    local a, b = { 1, 4, 2 }, { 3, 0, 4, 1, 2 }
+    local function gradient(run) -- of the last logit of b by its stream before block 1
+      local seen
+      local function ask(act, at) if at.n == #b then seen = act:requires_grad() end end
+      pl.grad(run, { { "blocks.1.hook_resid_pre", ask } }):backward()
+      return seen.grad:clone()
+    end
+    local expected = gradient(function(hooks)
+      local hook <close> = model:hook(hooks[1][1], hooks[1][2]) -- luacheck: ignore 211
+      return model:forward(b)[-1][2]
+    end)
+    assert.is_true(expected:norm() > 0)
+    local function same(run) assert.is_true((gradient(run) - expected):abs():max() < 1e-6 * expected:abs():max()) end
+    same(function(hooks) return model:run_with_hooks(b, hooks)[-1][2] end)
+    same(function(hooks) return model:run_with_hooks({ a, b }, hooks)[2][-1][2] end)
+    same(function(hooks)
+      local logits, caches = model:run_with_cache({ a, b }, "resid_post", { hooks = hooks })
+      assert.are.same({ 3, 5 }, { logits[1]:size(0), caches[2]["blocks.0.hook_resid_post"]:size(0) })
+      return logits[2][-1][2]
+    end)
+    local function cut(hooks) return model:run_with_hooks(b, hooks, { stop_at_layer = 2 })[-1][0] end
+    assert.is_truthy(tiny.failure(gradient, cut).message:find("goes to the logits", 1, true))
+  end)
+
   it("stop what a backward hook zeroes", function()
     local model = tiny.model(pl, { n_layers = 1 }):trainable()
     local ids = pl.tensor({ 1, 2, 3 }, { dtype = "int32" })

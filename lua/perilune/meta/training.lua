@@ -5,7 +5,8 @@
 --
 -- * Weights get gradients in a model made by model:trainable(); activations of any model, quantised
 --   ones included, where the pass runs inside pl.grad and a hook asks with act:requires_grad().
--- * Edits that hooks make with tensor operations are part of the record.
+-- * Edits that hooks make with tensor operations are part of the record: those of model:hook,
+--   run_with_hooks and run_with_cache, in passes that go to the logits.
 -- * Passes that are recorded compute in precision "exact" with float32 keys and values, and give the
 --   bits of a session made so.
 -- * What gives a number, such as the mean, cross_entropy, kl_div, cosine and det, gives a tensor of no
