@@ -160,7 +160,7 @@ $(BUILD)/%.tidy: $(BUILD)/%.o .clang-tidy
 
 tidy: $(patsubst %.c,$(BUILD)/%.tidy,$(ENGINE) $(BINDING) $(PROGRAM))
 
-lint: ## the format, clang-tidy, luacheck and the rules of the layers
+lint: ## the format, clang-tidy, luacheck, the rules of the layers, the reference pages
 	@tests/checks/check.sh lint
 
 install: all ## into PREFIX (/usr/local), below DESTDIR if given

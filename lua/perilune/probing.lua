@@ -133,7 +133,7 @@ local function split(order, from, to)
   return pl.tensor(outside, { dtype = "int32" }), pl.tensor(inside, { dtype = "int32" })
 end
 
---- The default strengths of ridge regression, for each row of data.
+-- The default strengths of ridge regression, for each row of data.
 probing.lambdas = { 0.01, 0.1, 1, 10, 100 }
 
 -- The strength that does best on a quarter of the rows that is held out of them.

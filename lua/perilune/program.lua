@@ -67,7 +67,7 @@ local function help(name)
   end
   print(usage .. "\n\nprograms:")
   for _, script in ipairs(script_names()) do
-    print(("  %-12s %s"):format(script, header(script_path(script))[1] or ""))
+    print(("  %-15s %s"):format(script, header(script_path(script))[1] or ""))
   end
 end
 

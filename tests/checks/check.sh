@@ -51,6 +51,7 @@ lint() {
     part clang-format clang-format --dry-run --Werror $(headers_and_sources)
     part luacheck lua5.1 /usr/bin/luacheck --no-color -q $(lua_files)
     part clang-tidy $make -k tidy
+    part docs $make docs
 }
 
 if [ "${1:-}" = lint ]; then

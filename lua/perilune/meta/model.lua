@@ -13,7 +13,6 @@
 ---@field check_finite? boolean see `Session:check_finite`
 ---@field recompute? boolean passes with gradients keep one residual stream of about sqrt(n_layers) layers and work the rest out again on the way back: less memory, a third more time
 ---@field process? "tl" of `pl.load` only: rewrite the weights as TransformerLens does, see `Model:processed`
-
 ---@field architecture? string of `pl.load` only: a file that registers the model's family first, see `pl.use_architecture`
 
 ---@class perilune
