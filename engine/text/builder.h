@@ -82,13 +82,15 @@ pl_status pl_json_config(pl_spec_builder *b, json_t *root, pl_error *err);
 pl_status pl_json_ids(pl_spec_builder *b, json_t *root, pl_error *err);
 
 /* vocab.json with merges.txt, as bytes. config: tokenizer_config.json or NULL. */
+typedef pl_status (*pl_vocab_reader)(pl_spec_builder *b, json_t *vocab, const void *merges,
+                                     size_t size, json_t *config, pl_error *err);
 pl_status pl_vocab_merges(pl_spec_builder *b, json_t *vocab, const void *merges, size_t size,
                           json_t *config, pl_error *err);
 
 /* The same files as GPT-1 has them, and whether they are GPT-1's by tokenizer_config.json or else
  * config.json; each NULL when it is not there. */
 pl_status pl_vocab_gpt1(pl_spec_builder *b, json_t *vocab, const void *merges, size_t size,
-                        const json_t *config, pl_error *err);
+                        json_t *config, pl_error *err);
 bool pl_is_gpt1(const json_t *config, const json_t *model);
 
 /* merges.txt into b->spec.merges, which point into text. */
@@ -108,11 +110,8 @@ pl_status pl_tokenizer_from_spm(pl_tokenizer **out, const void *data, size_t siz
                                 const char *source, pl_error *err);
 pl_status pl_tokenizer_from_words(pl_tokenizer **out, const void *text, size_t size,
                                   const char *source, pl_error *err);
-pl_status pl_tokenizer_from_gpt1(pl_tokenizer **out, const void *vocab, size_t vocab_size,
-                                 const void *merges, size_t merges_size, const char *source,
-                                 pl_error *err);
-pl_status pl_tokenizer_from_vocab(pl_tokenizer **out, const void *vocab, size_t vocab_size,
-                                  const void *merges, size_t merges_size, const char *source,
-                                  pl_error *err);
+pl_status pl_tokenizer_from_vocab(pl_tokenizer **out, pl_vocab_reader read, const void *vocab,
+                                  size_t vocab_size, const void *merges, size_t merges_size,
+                                  const char *source, pl_error *err);
 
 #endif

@@ -63,7 +63,7 @@ static json_t *make_root(const pl_spec_builder *b, json_t *vocab, const char *un
 }
 
 pl_status pl_vocab_gpt1(pl_spec_builder *b, json_t *vocab, const void *merges, size_t size,
-                        const json_t *config, pl_error *err) {
+                        json_t *config, pl_error *err) {
     const json_t *named = json_object_get(config, "unk_token");
     if (json_is_object(named)) named = json_object_get(named, "content");
     const char *unknown = json_string_value(named);
@@ -79,19 +79,5 @@ pl_status pl_vocab_gpt1(pl_spec_builder *b, json_t *vocab, const void *merges, s
     json_t *root = make_root(b, vocab, unknown);
     status = root ? pl_json_root(b, root, err) : pl_no_memory(err);
     json_decref(root);
-    return status;
-}
-
-pl_status pl_tokenizer_from_gpt1(pl_tokenizer **out, const void *vocab, size_t vocab_size,
-                                 const void *merges, size_t merges_size, const char *source,
-                                 pl_error *err) {
-    *out = NULL;
-    json_t *root = NULL;
-    pl_spec_builder b;
-    pl_builder_init(&b, source);
-    pl_status status = pl_builder_parse(&b, source, vocab, vocab_size, &root, err);
-    if (status == PL_OK) status = pl_vocab_gpt1(&b, root, merges, merges_size, NULL, err);
-    if (status == PL_OK) status = pl_builder_finish(&b, out, err);
-    pl_builder_clear(&b);
     return status;
 }

@@ -212,15 +212,15 @@ pl_status pl_vocab_merges(pl_spec_builder *b, json_t *vocab, const void *merges,
     return PL_OK;
 }
 
-pl_status pl_tokenizer_from_vocab(pl_tokenizer **out, const void *vocab, size_t vocab_size,
-                                  const void *merges, size_t merges_size, const char *source,
-                                  pl_error *err) {
+pl_status pl_tokenizer_from_vocab(pl_tokenizer **out, pl_vocab_reader read, const void *vocab,
+                                  size_t vocab_size, const void *merges, size_t merges_size,
+                                  const char *source, pl_error *err) {
     *out = NULL;
     json_t *root = NULL;
     pl_spec_builder b;
     pl_builder_init(&b, source);
     pl_status status = pl_builder_parse(&b, source, vocab, vocab_size, &root, err);
-    if (status == PL_OK) status = pl_vocab_merges(&b, root, merges, merges_size, NULL, err);
+    if (status == PL_OK) status = read(&b, root, merges, merges_size, NULL, err);
     if (status == PL_OK) status = pl_builder_finish(&b, out, err);
     pl_builder_clear(&b);
     return status;

@@ -159,16 +159,19 @@ static void test_suffix_in_tokenizer_json(void **state) {
 static void test_damaged_files(void **state) {
     (void)state;
     pl_tokenizer *tok = NULL;
-    assert_int_equal(
-        pl_tokenizer_from_gpt1(&tok, vocab, sizeof vocab - 1, "a \xFF\n", 4, "x", &err),
-        PL_ERR_FORMAT);
+    assert_int_equal(pl_tokenizer_from_vocab(&tok, pl_vocab_gpt1, vocab, sizeof vocab - 1,
+                                             "a \xFF\n", 4, "x", &err),
+                     PL_ERR_FORMAT);
     assert_string_equal(err.message, "x: merges, byte 2: no UTF-8");
-    assert_int_equal(pl_tokenizer_from_gpt1(&tok, vocab, sizeof vocab - 1, "q l\n", 4, "x", &err),
+    assert_int_equal(pl_tokenizer_from_vocab(&tok, pl_vocab_gpt1, vocab, sizeof vocab - 1, "q l\n",
+                                             4, "x", &err),
                      PL_ERR_FORMAT);
     assert_non_null(strstr(err.message, "the left piece is not in the vocabulary"));
-    assert_int_equal(pl_tokenizer_from_gpt1(&tok, "[]", 2, "", 0, "x", &err), PL_ERR_FORMAT);
-    assert_int_equal(pl_tokenizer_from_gpt1(&tok, "{\"<unk>\": \"a\"}", 14, "", 0, "x", &err),
+    assert_int_equal(pl_tokenizer_from_vocab(&tok, pl_vocab_gpt1, "[]", 2, "", 0, "x", &err),
                      PL_ERR_FORMAT);
+    assert_int_equal(
+        pl_tokenizer_from_vocab(&tok, pl_vocab_gpt1, "{\"<unk>\": \"a\"}", 14, "", 0, "x", &err),
+        PL_ERR_FORMAT);
     char bytes[sizeof vocab + sizeof merges];
     memcpy(bytes, vocab, sizeof vocab); /* with its zero */
     memcpy(bytes + sizeof vocab, merges, sizeof merges);

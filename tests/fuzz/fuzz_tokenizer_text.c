@@ -18,8 +18,8 @@ static pl_tokenizer *make(void) {
     p += sprintf(p, "\"aa\": 256, \"ab\": 257, \"aaab\": 258, \"\\u0120a\": 259}");
     static const char merges[] = "a b\na a\naa ab\n\xC4\xA0 a\n";
     pl_tokenizer *tok = NULL;
-    if (pl_tokenizer_from_vocab(&tok, json, (size_t)(p - json), merges, sizeof merges - 1, "made",
-                                NULL) != PL_OK)
+    if (pl_tokenizer_from_vocab(&tok, pl_vocab_merges, json, (size_t)(p - json), merges,
+                                sizeof merges - 1, "made", NULL) != PL_OK)
         abort();
     return tok;
 }

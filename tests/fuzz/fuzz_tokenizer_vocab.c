@@ -25,9 +25,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const uint8_t *merges = zero ? zero + 1 : data + size;
     pl_tokenizer *tok = NULL;
     size_t n_merges = (size_t)(data + size - merges);
-    pl_tokenizer_from_vocab(&tok, data, n, merges, n_merges, "fuzz", NULL);
+    pl_tokenizer_from_vocab(&tok, pl_vocab_merges, data, n, merges, n_merges, "fuzz", NULL);
     try_out(tok, data, size);
-    pl_tokenizer_from_gpt1(&tok, data, n, merges, n_merges, "fuzz", NULL);
+    pl_tokenizer_from_vocab(&tok, pl_vocab_gpt1, data, n, merges, n_merges, "fuzz", NULL);
     try_out(tok, data, size);
     return 0;
 }
