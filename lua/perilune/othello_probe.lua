@@ -183,11 +183,12 @@ end
 ---@return perilune.othello.Edit[]
 function probes.edits(games, first, last)
   local list = {}
+  first, last = first or 10, last or 50
   for _, game in ipairs(games) do
     local boards, tries = probes.boards(game.moves), 0
-    while tries < 1000 do -- a game where nothing changes is left out
+    while tries < 1000 and #game.moves > first do -- a game where nothing changes is left out
       tries = tries + 1
-      local n = math.random(first or 10, math.min(last or 50, #game.moves - 1))
+      local n = math.random(first, math.min(last, #game.moves - 1))
       local edit = probes.edit(game.moves, n, boards[n], math.random(0, n_squares - 1))
       if edit then
         list[#list + 1] = edit
