@@ -107,15 +107,16 @@ typedef struct pl_kernels {
      * with Q8_0 d is a multiple of 32, and an element counts as scale * q, rounded to float32.
      * keys and values: row p at (char *)page + p * row_bytes, d elements.
      * next: as many rows that will be read next, fetched meanwhile, or NULL.
-     * scores[p] = factor * lanesum(q . key[p]) */
-    void (*attention_scores)(float *scores, const float *q, const void *keys, pl_dtype dtype,
-                             size_t row_bytes, size_t n_keys, size_t d, float factor,
-                             const void *next);
-    /* z[i] = z[i] + sum over p of pattern[p] * value[p][i]: a page's own sum runs over p
-     * ascending by fused multiply-add from +0 and is then added to z, so that pages may be
-     * computed apart and added in order. */
-    void (*attention_mix)(float *z, const float *pattern, const void *values, pl_dtype dtype,
-                          size_t row_bytes, size_t n_keys, size_t d, const void *next);
+     * scores[r][p] = factor * lanesum(q[r] . key[p]), for n_q queries. */
+    void (*attention_scores)(float *scores, size_t scores_stride, const float *q, size_t q_stride,
+                             size_t n_q, const void *keys, pl_dtype dtype, size_t row_bytes,
+                             size_t n_keys, size_t d, float factor, const void *next);
+    /* z[r][i] = z[r][i] + sum over p < n_keys[r] of pattern[r][p] * value[p][i], with n_keys
+     * ascending: a page's own sum runs over p ascending by fused multiply-add from +0 and is then
+     * added to z, so that pages may be computed apart and added in order. */
+    void (*attention_mix)(float *z, size_t z_stride, const float *pattern, size_t pattern_stride,
+                          size_t n_q, const void *values, pl_dtype dtype, size_t row_bytes,
+                          const size_t *n_keys, size_t d, const void *next);
 } pl_kernels;
 
 /* Products in less than float32, for precision "fast": rounded to bfloat16, summed in float32, in

@@ -131,6 +131,10 @@ static inline float lanes_sum(lanes a) {
     __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
+/* out[i] = lanes_sum(a[i]) */
+static inline void lanes_sums(float out[16], const lanes a[16]) {
+    for (int i = 0; i < 16; i++) out[i] = lanes_sum(a[i]);
+}
 static inline float lanes_max_of(lanes a) {
     __m256 eight = _mm256_max_ps(a.lo, a.hi);
     __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -169,6 +173,6 @@ static inline void lanes_transpose(lanes a[16]) {
 }
 
 /* 2 x 3 tiles: 12 of 16 registers hold sums. */
-enum { TILE_R = 2, TILE_J = 3 };
+enum { TILE_R = 2, TILE_J = 3, SCORE_J = 3, SCORE_ROW_J = 3, MIX_R = 1 };
 
 #endif

@@ -107,6 +107,26 @@ static inline float lanes_sum(lanes a) {
     __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
+/* out[i] = lanes_sum(a[i]), by the same additions of several at a time. */
+static inline void lanes_sums(float out[16], const lanes a[16]) {
+    lanes four[4], two[2];
+    for (int i = 0; i < 4; i++) { /* of a[i], a[i + 4], a[i + 8], a[i + 12] */
+        lanes eight[2];
+        for (int j = 0; j < 2; j++) {
+            lanes x = a[i + 8 * j], y = a[i + 8 * j + 4];
+            eight[j] =
+                _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
+        }
+        four[i] = _mm512_add_ps(_mm512_shuffle_f32x4(eight[0], eight[1], 0x88),
+                                _mm512_shuffle_f32x4(eight[0], eight[1], 0xdd));
+    }
+    for (int i = 0; i < 2; i++) {
+        lanes x = four[2 * i], y = four[2 * i + 1];
+        two[i] = _mm512_add_ps(_mm512_shuffle_ps(x, y, 0x44), _mm512_shuffle_ps(x, y, 0xee));
+    }
+    lanes_store(out, _mm512_add_ps(_mm512_shuffle_ps(two[0], two[1], 0x88),
+                                   _mm512_shuffle_ps(two[0], two[1], 0xdd)));
+}
 static inline float lanes_max_of(lanes a) {
     __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
     __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -141,6 +161,6 @@ static inline void lanes_transpose(lanes a[16]) {
 }
 
 /* 4 x 5 tiles: 20 of 32 registers hold sums, and 9 loads feed 20 multiply-adds. */
-enum { TILE_R = 4, TILE_J = 5 };
+enum { TILE_R = 4, TILE_J = 5, SCORE_J = 4, SCORE_ROW_J = 16, MIX_R = 4 };
 
 #endif

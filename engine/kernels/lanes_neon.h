@@ -145,6 +145,10 @@ static inline float lanes_sum(lanes a) {
     float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
     return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
 }
+/* out[i] = lanes_sum(a[i]) */
+static inline void lanes_sums(float out[16], const lanes a[16]) {
+    for (int i = 0; i < 16; i++) out[i] = lanes_sum(a[i]);
+}
 static inline float lanes_max_of(lanes a) {
     float v[16], most;
     lanes_store(v, a);
@@ -165,6 +169,6 @@ static inline void lanes_transpose(lanes a[16]) {
 #undef FOR_PARTS
 
 /* 2 x 2 tiles: 16 of 32 registers hold sums. */
-enum { TILE_R = 2, TILE_J = 2 };
+enum { TILE_R = 2, TILE_J = 2, SCORE_J = 2, SCORE_ROW_J = 2, MIX_R = 1 };
 
 #endif

@@ -144,6 +144,10 @@ static inline float lanes_sum(lanes a) {
     }
     return a.v[0];
 }
+/* out[i] = lanes_sum(a[i]) */
+static inline void lanes_sums(float out[16], const lanes a[16]) {
+    for (int i = 0; i < 16; i++) out[i] = lanes_sum(a[i]);
+}
 static inline float lanes_max_of(lanes a) {
     for (int half = 8; half > 0; half /= 2) {
         for (int i = 0; i < half; i++) a.v[i] = a.v[i] > a.v[i + half] ? a.v[i] : a.v[i + half];
@@ -164,6 +168,6 @@ static inline void lanes_transpose(lanes a[16]) {
 #undef FOR_LANES
 
 /* Rows by columns of a register tile; here nothing is gained by more. */
-enum { TILE_R = 1, TILE_J = 1 };
+enum { TILE_R = 1, TILE_J = 1, SCORE_J = 1, SCORE_ROW_J = 1, MIX_R = 1 };
 
 #endif

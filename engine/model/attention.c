@@ -1,13 +1,23 @@
 /* Attention over paged keys and values.
  *
  * A query's row goes through three steps: scores, softmax, mix. Without a listener one task does
- * all three for one row and head; with one, each step is done for the whole span so that scores
- * and pattern can be shown and changed. Both use the same steps, hence give the same bits. */
+ * all three for some rows of a head, which share the keys and values that they read; with one, each
+ * step is done for the whole span so that scores and pattern can be shown and changed. Both use the
+ * same steps, hence give the same bits. */
 #include <math.h>
+#include <string.h>
 
 #include "../base/error.h"
 #include "../base/threads.h"
 #include "pass.h"
+
+/* Neighbouring rows of a span whose keys begin at the same place. */
+enum { MOST_ROWS = 4 };
+typedef struct rows {
+    const pl_span *span;
+    int64_t row, n;
+    int64_t first, end[MOST_ROWS]; /* of the keys that each row sees */
+} rows;
 
 typedef struct attend_job {
     const pl_pass *p;
@@ -16,7 +26,9 @@ typedef struct attend_job {
     pl_tensor *z;
     const pl_span *span; /* of the unfused form */
     pl_tensor *scores;   /* unfused: [n_heads, n_rows, n_keys] of the span */
-    float *scratch;      /* fused: [n_threads, scratch_keys] */
+    const rows *groups;  /* fused */
+    int64_t n_groups;
+    float *scratch; /* fused: [n_threads, MOST_ROWS, scratch_keys] */
     int64_t scratch_keys;
 } attend_job;
 
@@ -154,93 +166,129 @@ static int64_t run_length(int64_t pos, int64_t end) {
     return end - pos < room ? end - pos : room;
 }
 
-/* Keys first <= position < end; scores[0] is position 0's. next: what is read afterwards. */
-static void score_row(const attend_job *job, const pl_span *span, int64_t row, int64_t head,
-                      float *scores, int64_t first, int64_t end, const uint8_t *next) {
+/* Keys first <= position < end of the last row; scores[0] is position 0's. next: what is read
+ * afterwards. */
+static void score_rows(const attend_job *job, const rows *r, int64_t head, float *scores,
+                       int64_t scores_stride, const uint8_t *next) {
     const pl_page_pool *pool = job->p->pool;
     const pl_kernels *kernels = job->p->call.kernels;
-    for (int64_t pos = first, n; pos < end; pos += n) {
+    int64_t end = r->end[r->n - 1];
+    for (int64_t pos = r->first, n; pos < end; pos += n) {
         n = run_length(pos, end);
-        kernels->attention_scores(scores + pos, head_row(job->q, row, head),
-                                  keys_at(job, span, pos, head), pool->dtype, pool->row_bytes,
-                                  (size_t)n, (size_t)pool->d_head, job->p->model->config.attn_scale,
-                                  pos + n < end ? keys_at(job, span, pos + n, head) : next);
+        kernels->attention_scores(
+            scores + pos, (size_t)scores_stride, head_row(job->q, r->row, head),
+            (size_t)job->q->stride[0], (size_t)r->n, keys_at(job, r->span, pos, head), pool->dtype,
+            pool->row_bytes, (size_t)n, (size_t)pool->d_head, job->p->model->config.attn_scale,
+            pos + n < end ? keys_at(job, r->span, pos + n, head) : next);
     }
-    float cap = job->p->model->config.attn_softcap, *x = scores + first;
-    if (cap <= 0) return;
-    kernels->scale(x, x, 1 / cap, (size_t)(end - first));
-    kernels->activate[PL_ACT_TANH](x, x, (size_t)(end - first));
-    kernels->scale(x, x, cap, (size_t)(end - first));
+    float cap = job->p->model->config.attn_softcap;
+    for (int64_t i = 0; cap > 0 && i < r->n; i++) {
+        float *x = scores + i * scores_stride + r->first;
+        size_t n = (size_t)(r->end[i] - r->first);
+        kernels->scale(x, x, 1 / cap, n);
+        kernels->activate[PL_ACT_TANH](x, x, n);
+        kernels->scale(x, x, cap, n);
+    }
 }
 
-static void mix_row(const attend_job *job, const pl_span *span, int64_t row, int64_t head,
-                    const float *pattern, int64_t first, int64_t end, const uint8_t *next) {
+static void mix_rows(const attend_job *job, const rows *r, int64_t head, const float *pattern,
+                     int64_t pattern_stride, const uint8_t *next) {
     const pl_page_pool *pool = job->p->pool;
-    float *z = (float *)job->z->data + row * job->z->stride[0] + head * job->z->stride[1];
-    for (int64_t i = 0; i < pool->d_head; i++) z[i] = 0;
-    for (int64_t pos = first, n; pos < end; pos += n) {
+    float *z = (float *)job->z->data + r->row * job->z->stride[0] + head * job->z->stride[1];
+    int64_t end = r->end[r->n - 1];
+    for (int64_t i = 0; i < r->n; i++)
+        memset(z + i * job->z->stride[0], 0, (size_t)pool->d_head * sizeof *z);
+    for (int64_t pos = r->first, n; pos < end; pos += n) {
+        size_t n_keys[MOST_ROWS];
         n = run_length(pos, end);
+        for (int64_t i = 0; i < r->n; i++) {
+            int64_t seen = r->end[i] - pos;
+            n_keys[i] = (size_t)(seen < 0 ? 0 : seen < n ? seen : n);
+        }
         job->p->call.kernels->attention_mix(
-            z, pattern + pos, values_at(job, span, pos, head), pool->dtype, pool->row_bytes,
-            (size_t)n, (size_t)pool->d_head,
-            pos + n < end ? values_at(job, span, pos + n, head) : next);
+            z, (size_t)job->z->stride[0], pattern + pos, (size_t)pattern_stride, (size_t)r->n,
+            values_at(job, r->span, pos, head), pool->dtype, pool->row_bytes, n_keys,
+            (size_t)pool->d_head, pos + n < end ? values_at(job, r->span, pos + n, head) : next);
     }
 }
 
 /* -- fused ---------------------------------------------------------------------------------- */
 
-/* What the task after `task` reads first; NULL where there is none. */
-static const uint8_t *next_keys(const attend_job *job, size_t task) {
-    int64_t row = (int64_t)(task + 1) % job->p->n_rows, head = (int64_t)(task + 1) / job->p->n_rows;
-    if (head == job->p->model->config.n_heads) return NULL;
-    const pl_span *span = span_of(job->p, row);
-    return keys_at(job, span, first_key(job, visible_end(job, span, row)), head);
+/* The rows from `row` of a span on that go together. */
+static rows rows_from(const attend_job *job, const pl_span *span, int64_t row) {
+    rows r = {.span = span, .row = row};
+    int64_t after = span->first_row + span->n_rows;
+    while (r.n < MOST_ROWS && row + r.n < after) {
+        int64_t end = visible_end(job, span, row + r.n), first = first_key(job, end);
+        if (r.n > 0 && first != r.first) break;
+        r.first = first;
+        r.end[r.n++] = end;
+    }
+    return r;
 }
 
-static void attend_row(void *context, size_t task, int thread) {
+/* What the task after `task` reads first; NULL where there is none. */
+static const uint8_t *next_keys(const attend_job *job, size_t task) {
+    int64_t group = (int64_t)(task + 1) % job->n_groups, head = (int64_t)(task + 1) / job->n_groups;
+    if (head == job->p->model->config.n_heads) return NULL;
+    const rows *r = &job->groups[group];
+    return keys_at(job, r->span, r->first, head);
+}
+
+static void attend_rows(void *context, size_t task, int thread) {
     const attend_job *job = context;
-    int64_t row = (int64_t)task % job->p->n_rows, head = (int64_t)task / job->p->n_rows;
-    const pl_span *span = span_of(job->p, row);
-    int64_t end = visible_end(job, span, row), first = first_key(job, end);
-    float *scores = job->scratch + thread * job->scratch_keys;
-    score_row(job, span, row, head, scores, first, end, values_at(job, span, first, head));
-    job->p->call.kernels->softmax(scores + first, scores + first, (size_t)(end - first));
-    mix_row(job, span, row, head, scores, first, end, next_keys(job, task));
+    const rows *r = &job->groups[(int64_t)task % job->n_groups];
+    int64_t head = (int64_t)task / job->n_groups, stride = job->scratch_keys;
+    float *scores = job->scratch + thread * MOST_ROWS * stride;
+    score_rows(job, r, head, scores, stride, values_at(job, r->span, r->first, head));
+    for (int64_t i = 0; i < r->n; i++) {
+        float *x = scores + i * stride + r->first;
+        job->p->call.kernels->softmax(x, x, (size_t)(r->end[i] - r->first));
+    }
+    mix_rows(job, r, head, scores, stride, next_keys(job, task));
 }
 
 static pl_status attend_fused(pl_pass *p, attend_job *job) {
     int64_t most = 0;
+    rows *groups = pl_arena_alloc(p->call.arena, (size_t)p->n_rows * sizeof *groups);
+    if (!groups) return pl_fail(&p->call.err, PL_ERR_MEMORY, "out of memory for attention");
     for (int64_t i = 0; i < p->n_spans; i++) {
-        int64_t n = p->spans[i].first_pos + p->spans[i].n_rows;
+        const pl_span *span = &p->spans[i];
+        for (int64_t row = 0; row < span->n_rows; row += groups[job->n_groups++].n) {
+            groups[job->n_groups] = rows_from(job, span, span->first_row + row);
+        }
+        int64_t n = span->first_pos + span->n_rows;
         if (n > most) most = n;
     }
     pl_tensor scratch;
+    job->groups = groups;
     job->scratch_keys = (most + 1023) / 1024 * 1024;
-    pl_status status = pl_call_tensor(&p->call, &scratch, PL_F32, 2,
-                                      (int64_t[]){p->call.n_threads, job->scratch_keys});
+    pl_status status =
+        pl_call_tensor(&p->call, &scratch, PL_F32, 2,
+                       (int64_t[]){p->call.n_threads, MOST_ROWS * job->scratch_keys});
     if (status != PL_OK) return status;
     job->scratch = scratch.data;
-    size_t n_tasks = (size_t)(p->n_rows * p->model->config.n_heads);
-    size_t width = (size_t)(2 * p->model->config.d_head);
-    pl_parallel(pl_call_threads(&p->call, n_tasks * (size_t)most * width), n_tasks, attend_row,
-                job);
+    size_t n_heads = (size_t)p->model->config.n_heads,
+           width = (size_t)(2 * p->model->config.d_head);
+    size_t work = (size_t)p->n_rows * n_heads * (size_t)most * width;
+    pl_parallel(pl_call_threads(&p->call, work), (size_t)job->n_groups * n_heads, attend_rows, job);
     return PL_OK;
 }
 
 /* -- unfused: one span, step by step --------------------------------------------------------- */
 
 typedef struct span_row {
-    int64_t row, head, n_keys;
-    int64_t first, end; /* of the keys that the row sees */
+    rows rows; /* one */
+    int64_t head, n_keys;
     float *scores;
 } span_row;
 
 static span_row span_row_of(const attend_job *job, size_t task) {
     int64_t n = job->span->n_rows, index = (int64_t)task;
-    span_row r = {.row = job->span->first_row + index % n, .head = index / n};
-    r.n_keys = job->scores->shape[2];
-    r.end = visible_end(job, job->span, r.row);
-    r.first = first_key(job, r.end);
+    span_row r = {.head = index / n, .n_keys = job->scores->shape[2]};
+    r.rows = (rows){.span = job->span, .row = job->span->first_row + index % n, .n = 1};
+    r.rows.end[0] = visible_end(job, job->span, r.rows.row);
+    r.rows.first = first_key(job, r.rows.end[0]);
     r.scores = (float *)job->scores->data + index * r.n_keys;
     return r;
 }
@@ -249,19 +297,19 @@ static span_row span_row_of(const attend_job *job, size_t task) {
  */
 static void reach(span_row *r, float closed) {
     int64_t first = 0, end = r->n_keys;
-    while (end > r->end && r->scores[end - 1] == closed) end--;
-    while (first < r->first && r->scores[first] == closed) first++;
-    r->first = first;
-    r->end = end;
+    while (end > r->rows.end[0] && r->scores[end - 1] == closed) end--;
+    while (first < r->rows.first && r->scores[first] == closed) first++;
+    r->rows.first = first;
+    r->rows.end[0] = end;
 }
 
 static void span_scores(void *context, size_t task, int thread) {
     (void)thread;
     const attend_job *job = context;
     span_row r = span_row_of(job, task);
-    score_row(job, job->span, r.row, r.head, r.scores, r.first, r.end, NULL);
-    for (int64_t i = 0; i < r.first; i++) r.scores[i] = -INFINITY;
-    for (int64_t i = r.end; i < r.n_keys; i++) r.scores[i] = -INFINITY;
+    score_rows(job, &r.rows, r.head, r.scores, r.n_keys, NULL);
+    for (int64_t i = 0; i < r.rows.first; i++) r.scores[i] = -INFINITY;
+    for (int64_t i = r.rows.end[0]; i < r.n_keys; i++) r.scores[i] = -INFINITY;
 }
 
 static void span_softmax(void *context, size_t task, int thread) {
@@ -269,10 +317,10 @@ static void span_softmax(void *context, size_t task, int thread) {
     const attend_job *job = context;
     span_row r = span_row_of(job, task);
     reach(&r, -INFINITY);
-    float *seen = r.scores + r.first;
-    job->p->call.kernels->softmax(seen, seen, (size_t)(r.end - r.first));
-    for (int64_t i = 0; i < r.first; i++) r.scores[i] = 0;
-    for (int64_t i = r.end; i < r.n_keys; i++) r.scores[i] = 0;
+    float *seen = r.scores + r.rows.first;
+    job->p->call.kernels->softmax(seen, seen, (size_t)(r.rows.end[0] - r.rows.first));
+    for (int64_t i = 0; i < r.rows.first; i++) r.scores[i] = 0;
+    for (int64_t i = r.rows.end[0]; i < r.n_keys; i++) r.scores[i] = 0;
 }
 
 static void span_mix(void *context, size_t task, int thread) {
@@ -280,7 +328,7 @@ static void span_mix(void *context, size_t task, int thread) {
     const attend_job *job = context;
     span_row r = span_row_of(job, task);
     reach(&r, 0);
-    mix_row(job, job->span, r.row, r.head, r.scores, r.first, r.end, NULL);
+    mix_rows(job, &r.rows, r.head, r.scores, r.n_keys, NULL);
 }
 
 static pl_status attend_span(pl_pass *p, attend_job *job, const pl_span *span) {

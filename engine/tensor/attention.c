@@ -47,9 +47,10 @@ static void score_row(void *context, size_t task, int thread) {
     float *scores = pattern_row(j->pattern, head, row), cap = j->params->softcap;
     visible(j->params, row, j->n, &first, &end);
     size_t n = (size_t)(end - first);
-    kernels->attention_scores(
-        scores + first, head_row(j->q, row, head), head_row(j->k, first, head / j->group), PL_F32,
-        (size_t)j->k->stride[0] * sizeof(float), n, (size_t)j->d_head, j->params->scale, NULL);
+    kernels->attention_scores(scores + first, 0, head_row(j->q, row, head), 0, 1,
+                              head_row(j->k, first, head / j->group), PL_F32,
+                              (size_t)j->k->stride[0] * sizeof(float), n, (size_t)j->d_head,
+                              j->params->scale, NULL);
     if (cap > 0) {
         kernels->scale(scores + first, scores + first, 1 / cap, n);
         kernels->activate[PL_ACT_TANH](scores + first, scores + first, n);
@@ -69,9 +70,9 @@ static void mix_row(void *context, size_t task, int thread) {
     while (end > 0 && pattern[end - 1] == 0) end--;
     for (int64_t at = 0; at < end; at += PAGE) {
         size_t n = (size_t)(end - at < PAGE ? end - at : PAGE);
-        j->c->kernels->attention_mix(z, pattern + at, head_row(j->v, at, head / j->group), PL_F32,
-                                     (size_t)j->v->stride[0] * sizeof(float), n, (size_t)j->d_head,
-                                     NULL);
+        j->c->kernels->attention_mix(z, 0, pattern + at, 0, 1, head_row(j->v, at, head / j->group),
+                                     PL_F32, (size_t)j->v->stride[0] * sizeof(float), &n,
+                                     (size_t)j->d_head, NULL);
     }
 }
 

@@ -337,14 +337,47 @@ static void check_attention(const pl_kernels *plain, const pl_kernels *k) {
                 const void *rows = half ? (const void *)packed : (const void *)page;
                 pl_dtype dtype = half ? PL_F16 : PL_F32;
                 size_t row_bytes = D * (half ? 2 : 4);
-                k->attention_scores(out, q, rows, dtype, row_bytes, n, d, 0.125f, NULL);
-                plain->attention_scores(want, q, rows, dtype, row_bytes, n, d, 0.125f, NULL);
+                k->attention_scores(out, 0, q, 0, 1, rows, dtype, row_bytes, n, d, 0.125f, NULL);
+                plain->attention_scores(want, 0, q, 0, 1, rows, dtype, row_bytes, n, d, 0.125f,
+                                        NULL);
                 assert_same(out, want, n, "attention_scores", d);
                 fill(out, d, 0, 4), memcpy(want, out, sizeof out);
-                k->attention_mix(out, pattern, rows, dtype, row_bytes, n, d, NULL);
-                plain->attention_mix(want, pattern, rows, dtype, row_bytes, n, d, NULL);
+                k->attention_mix(out, 0, pattern, 0, 1, rows, dtype, row_bytes, &n, d, NULL);
+                plain->attention_mix(want, 0, pattern, 0, 1, rows, dtype, row_bytes, &n, d, NULL);
                 assert_same(out, want, d, "attention_mix", d);
             }
+        }
+    }
+}
+
+/* Several queries at once, of which later ones see more keys, give what each gives alone. */
+static void check_attention_rows(const pl_kernels *plain, const pl_kernels *k) {
+    enum { KEYS = 37, D = 100, QUERIES = 7 };
+    static float page[KEYS * D], q[QUERIES * D], pattern[QUERIES * KEYS];
+    static uint16_t packed[KEYS * D];
+    (void)plain;
+    fill(page, KEYS * D, 0, 1), fill(q, QUERIES * D, 0, 2), fill(pattern, QUERIES * KEYS, 0, 3);
+    k->from_f32[PL_F16](packed, page, KEYS * D);
+    packed[(KEYS - 1) * D] = 0x7c00; /* infinity, for those who see it */
+    for (size_t d = 1; d <= D; d += 11) {
+        for (size_t rows = 1; rows <= QUERIES; rows++) {
+            size_t n_keys[QUERIES], row_bytes = D * sizeof *packed;
+            for (size_t r = 0; r < rows; r++) n_keys[r] = KEYS - rows + 1 + r - (r == 0 ? 5 : 0);
+            k->attention_scores(out, KEYS, q, D, rows, packed, PL_F16, row_bytes, KEYS, d, 0.125f,
+                                NULL);
+            for (size_t r = 0; r < rows; r++) {
+                k->attention_scores(want, 0, q + r * D, 0, 1, packed, PL_F16, row_bytes, KEYS, d,
+                                    0.125f, NULL);
+                assert_same(out + r * KEYS, want, KEYS, "attention_scores of rows", d);
+            }
+            fill(out, QUERIES * D, 0, 4), memcpy(want, out, sizeof out);
+            k->attention_mix(out, D, pattern, KEYS, rows, packed, PL_F16, row_bytes, n_keys, d,
+                             NULL);
+            for (size_t r = 0; r < rows; r++) {
+                k->attention_mix(want + r * D, 0, pattern + r * KEYS, 0, 1, packed, PL_F16,
+                                 row_bytes, &n_keys[r], d, NULL);
+            }
+            assert_same(out, want, QUERIES * D, "attention_mix of rows", d);
         }
     }
 }
@@ -354,20 +387,23 @@ static void check_attention_q8_0(const pl_kernels *plain, const pl_kernels *k) {
     enum { KEYS = 13, D = 96, BYTES = D / 32 * 34 };
     static float page[KEYS * D], wide[KEYS * D], q[D], pattern[KEYS];
     static uint8_t packed[KEYS * BYTES];
+    const size_t keys = KEYS;
     fill(page, KEYS * D, 1, 1), fill(q, D, 0, 2), fill(pattern, KEYS, 0, 3);
     for (size_t i = 0; i < KEYS; i++) {
         k->from_f32[PL_Q8_0](packed + i * BYTES, page + i * D, D);
         k->to_f32[PL_Q8_0](wide + i * D, packed + i * BYTES, D);
     }
     for (size_t d = 32; d <= D; d += 32) {
-        k->attention_scores(out, q, packed, PL_Q8_0, BYTES, KEYS, d, 0.5f, NULL);
-        plain->attention_scores(want, q, packed, PL_Q8_0, BYTES, KEYS, d, 0.5f, NULL);
+        k->attention_scores(out, 0, q, 0, 1, packed, PL_Q8_0, BYTES, KEYS, d, 0.5f, NULL);
+        plain->attention_scores(want, 0, q, 0, 1, packed, PL_Q8_0, BYTES, KEYS, d, 0.5f, NULL);
         assert_same(out, want, KEYS, "attention_scores", d);
-        plain->attention_scores(want, q, wide, PL_F32, D * sizeof(float), KEYS, d, 0.5f, NULL);
+        plain->attention_scores(want, 0, q, 0, 1, wide, PL_F32, D * sizeof(float), KEYS, d, 0.5f,
+                                NULL);
         assert_same(out, want, KEYS, "attention_scores", d);
         fill(out, d, 0, 4), memcpy(want, out, sizeof out);
-        k->attention_mix(out, pattern, packed, PL_Q8_0, BYTES, KEYS, d, NULL);
-        plain->attention_mix(want, pattern, wide, PL_F32, D * sizeof(float), KEYS, d, NULL);
+        k->attention_mix(out, 0, pattern, 0, 1, packed, PL_Q8_0, BYTES, &keys, d, NULL);
+        plain->attention_mix(want, 0, pattern, 0, 1, wide, PL_F32, D * sizeof(float), &keys, d,
+                             NULL);
         assert_same(out, want, d, "attention_mix", d);
     }
 }
@@ -379,6 +415,7 @@ static void test_activations_are_rounded_to_nearest(void **state) {
 static void test_attention_is_alike_on_every_isa(void **state) {
     (void)state;
     for_each_isa(check_attention);
+    for_each_isa(check_attention_rows);
     for_each_isa(check_attention_q8_0);
 }
 
