@@ -136,6 +136,8 @@ static void run_tile(void *context, size_t task, int thread) {
     t.n_rows = job->n_rows - t.row < job->tile_rows ? job->n_rows - t.row : job->tile_rows;
     t.n_out = part->n_out - t.column < job->tile_out ? part->n_out - t.column : job->tile_out;
 
+    const float *bias = part->linear->b.data;
+    for (size_t j = 0; bias && j < t.n_out; j += 16) __builtin_prefetch(bias + t.column + j);
     if (part->fast) {
         tile_fast(job, part, t, thread);
     } else if (part->rounded) {
@@ -145,7 +147,6 @@ static void run_tile(void *context, size_t task, int thread) {
     } else {
         tile_plain(job, part, t);
     }
-    const float *bias = part->linear->b.data;
     for (size_t r = 0; bias && r < t.n_rows; r++) {
         float *out = part->out + (t.row + r) * part->out_stride + t.column;
         job->c->kernels->add(out, out, bias + t.column, t.n_out);

@@ -16,19 +16,18 @@ static void free_storage(pl_storage *storage) {
 /* Checks a shape and writes contiguous strides; *bytes is the memory it takes. */
 static pl_status lay_out(pl_tensor *t, pl_dtype dtype, int n_dims, const int64_t *shape,
                          size_t *bytes, pl_error *err) {
-    pl_tensor laid = {.dtype = dtype, .n_dims = n_dims}; /* shape may be t's own */
     if (n_dims < 0 || n_dims > PL_MAX_DIMS) {
         return pl_fail(err, PL_ERR_SHAPE, "%d dimensions: expected 0 to %d", n_dims, PL_MAX_DIMS);
     }
+    int64_t sizes[PL_MAX_DIMS], strides[PL_MAX_DIMS], stride = 1; /* shape may be t's own */
     size_t n_rows = 1;
-    int64_t stride = 1;
     for (int i = n_dims - 1; i >= 0; i--) {
         if (shape[i] < 0) {
             return pl_fail(err, PL_ERR_SHAPE, "size %lld of dimension %d: expected 0 or more",
                            (long long)shape[i], i);
         }
-        laid.shape[i] = shape[i];
-        laid.stride[i] = stride;
+        sizes[i] = shape[i];
+        strides[i] = stride;
         if (__builtin_mul_overflow(stride, shape[i] ? shape[i] : 1, &stride)) {
             return pl_fail(err, PL_ERR_MEMORY, "a tensor too large to count");
         }
@@ -42,7 +41,8 @@ static pl_status lay_out(pl_tensor *t, pl_dtype dtype, int n_dims, const int64_t
     if (!pl_size_mul(bytes, row_bytes, n_rows) || *bytes > SIZE_MAX / 4) {
         return pl_fail(err, PL_ERR_MEMORY, "a tensor too large to hold");
     }
-    *t = laid;
+    *t = (pl_tensor){.dtype = dtype, .n_dims = n_dims};
+    for (int i = 0; i < n_dims; i++) t->shape[i] = sizes[i], t->stride[i] = strides[i];
     return PL_OK;
 }
 
