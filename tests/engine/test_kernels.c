@@ -327,7 +327,7 @@ static void test_quantised_tiles_are_alike_and_near(void **state) {
 
 static void check_attention(const pl_kernels *plain, const pl_kernels *k) {
     enum { KEYS = 64, D = 100 };
-    static float page[KEYS * D], q[D], pattern[KEYS];
+    static float page[KEYS * D], wide[KEYS * D], q[D], pattern[KEYS];
     static uint16_t packed[KEYS * D];
     fill(page, KEYS * D, 0, 1), fill(q, D, 0, 2), fill(pattern, KEYS, 0, 3);
     k->from_f32[PL_F16](packed, page, KEYS * D);
@@ -337,10 +337,16 @@ static void check_attention(const pl_kernels *plain, const pl_kernels *k) {
                 const void *rows = half ? (const void *)packed : (const void *)page;
                 pl_dtype dtype = half ? PL_F16 : PL_F32;
                 size_t row_bytes = D * (half ? 2 : 4);
+                k->to_f32[dtype](wide, rows, KEYS * D);
                 k->attention_scores(out, 0, q, 0, 1, rows, dtype, row_bytes, n, d, 0.125f, NULL);
                 plain->attention_scores(want, 0, q, 0, 1, rows, dtype, row_bytes, n, d, 0.125f,
                                         NULL);
                 assert_same(out, want, n, "attention_scores", d);
+                for (size_t p = 0; p < n; p++) {
+                    double exact = 0;
+                    for (size_t i = 0; i < d; i++) exact += (double)q[i] * (double)wide[p * D + i];
+                    assert_true(fabs(out[p] - 0.125 * exact) < 1e-6 * (double)d);
+                }
                 fill(out, d, 0, 4), memcpy(want, out, sizeof out);
                 k->attention_mix(out, 0, pattern, 0, 1, rows, dtype, row_bytes, &n, d, NULL);
                 plain->attention_mix(want, 0, pattern, 0, 1, rows, dtype, row_bytes, &n, d, NULL);
@@ -384,7 +390,7 @@ static void check_attention_rows(const pl_kernels *plain, const pl_kernels *k) {
 
 /* Eight-bit keys and values: alike, and what their widened numbers give. */
 static void check_attention_q8_0(const pl_kernels *plain, const pl_kernels *k) {
-    enum { KEYS = 13, D = 96, BYTES = D / 32 * 34 };
+    enum { KEYS = 45, D = 96, BYTES = D / 32 * 34 };
     static float page[KEYS * D], wide[KEYS * D], q[D], pattern[KEYS];
     static uint8_t packed[KEYS * BYTES];
     const size_t keys = KEYS;
