@@ -14,10 +14,15 @@
 enum { EXIT_INTERRUPTED = 130, PATIENCE = 3 };
 
 /* The first Ctrl-C asks the script to stop. The third without an answer means that something does
- * not ask whether it should. */
+ * not ask whether it should. What a library's thread is given while the main thread holds the signal
+ * back is passed on to it, which waits for it at the prompt. */
 static void on_interrupt(int number) {
     static volatile sig_atomic_t presses;
-    (void)number;
+    pid_t main_thread = getpid();
+    if (gettid() != main_thread) {
+        tgkill(main_thread, main_thread, number);
+        return;
+    }
     presses = pl_lua_interrupted() ? presses + 1 : 1;
     if (presses >= PATIENCE) _exit(EXIT_INTERRUPTED);
     pl_lua_interrupt_request();
