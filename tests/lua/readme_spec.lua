@@ -4,8 +4,8 @@ local pl = require "perilune"
 local program = dofile "tests/lua/program.lua"
 
 local pages = { "README.md", "lua/docs/first-script.md", "lua/docs/indexing.md", "lua/docs/lifetimes.md",
-  "lua/docs/learning.md", "lua/docs/glossary.md", "lua/docs/first-hook.md", "lua/docs/hook-points.md", "lua/docs/transformer-lens.md",
-  "lua/docs/constraints.md", "lua/docs/samplers.md", "lua/docs/strategies.md" }
+  "lua/docs/learning.md", "lua/docs/glossary.md", "lua/docs/first-hook.md", "lua/docs/hook-points.md",
+  "lua/docs/transformer-lens.md", "lua/docs/constraints.md", "lua/docs/samplers.md", "lua/docs/strategies.md" }
 
 -- The blocks of a page: {kind, text, line}.
 local function blocks_of(path)
