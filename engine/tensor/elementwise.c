@@ -5,6 +5,7 @@
 
 #include "../base/error.h"
 #include "cursor.h"
+#include "float_rows.h"
 #include "grad_rules.h"
 
 /* -- the functions -------------------------------------------------------------------------- */
@@ -281,7 +282,7 @@ pl_status pl_op_unary(pl_call *c, pl_tensor *out, const pl_tensor *x, pl_unary o
     take_names(out, x, NULL);
     if (op == PL_EXP && x->dtype == PL_F32 && pl_tensor_contiguous(x)) {
         c->kernels->exp(out->data, x->data, (size_t)pl_tensor_count(x));
-    } else {
+    } else if (!pl_float_unary(out, x, op)) {
         run_unary(out, x, info);
     }
     return pl_record_unary(c, out, x, op);
@@ -294,7 +295,7 @@ pl_status pl_op_unary_(pl_call *c, const pl_tensor *x, pl_unary op) {
                          unaries[op].name, pl_dtype_get(x->dtype)->name);
     }
     if (status == PL_OK) status = pl_record_unary_(c, x, op);
-    if (status == PL_OK) run_unary(x, x, &unaries[op]);
+    if (status == PL_OK && !pl_float_unary(x, x, op)) run_unary(x, x, &unaries[op]);
     return status;
 }
 
@@ -327,47 +328,6 @@ static void run_binary(const pl_tensor *out, const pl_tensor *a, const pl_tensor
     }
 }
 
-/* One row of the four operations on float32; the compiler makes vectors of contiguous rows. */
-static inline __attribute__((always_inline)) void float_row(pl_binary op, float *out,
-                                                            const float *a, const float *b,
-                                                            int64_t n, int64_t step_out,
-                                                            int64_t step_a, int64_t step_b) {
-    switch (op) {
-    case PL_ADD:
-        for (int64_t i = 0; i < n; i++) out[i * step_out] = a[i * step_a] + b[i * step_b];
-        break;
-    case PL_SUB:
-        for (int64_t i = 0; i < n; i++) out[i * step_out] = a[i * step_a] - b[i * step_b];
-        break;
-    case PL_MUL:
-        for (int64_t i = 0; i < n; i++) out[i * step_out] = a[i * step_a] * b[i * step_b];
-        break;
-    default:
-        for (int64_t i = 0; i < n; i++) out[i * step_out] = a[i * step_a] / b[i * step_b];
-    }
-}
-
-/* The commonest case: the four operations, all in float32. Gives what run_binary would. */
-static bool run_fast(const pl_tensor *out, const pl_tensor *a, const pl_tensor *b, pl_binary op) {
-    if (op > PL_DIV || out->dtype != PL_F32 || a->dtype != PL_F32 || b->dtype != PL_F32) {
-        return false;
-    }
-    const pl_tensor *operands[] = {out, a, b};
-    pl_cursor at = pl_cursor_begin(out->n_dims, out->shape, operands, 3);
-    for (int64_t r = 0; r < at.n_rows; r++, pl_cursor_next(&at)) {
-        float *z = (float *)out->data + at.at[0];
-        const float *x = (const float *)a->data + at.at[1], *y = (const float *)b->data + at.at[2];
-        if (at.step[0] == 1 && at.step[1] == 1 && at.step[2] == 1) {
-            float_row(op, z, x, y, at.width, 1, 1, 1);
-        } else if (at.step[0] == 1 && at.step[1] == 1 && at.step[2] == 0) {
-            float_row(op, z, x, y, at.width, 1, 1, 0);
-        } else {
-            float_row(op, z, x, y, at.width, at.step[0], at.step[1], at.step[2]);
-        }
-    }
-    return true;
-}
-
 static pl_status check_binary(pl_call *c, const pl_tensor *a, const pl_tensor *b, pl_binary op) {
     pl_status status = check_number(c, a);
     if (status == PL_OK) status = check_number(c, b);
@@ -389,7 +349,7 @@ pl_status pl_op_binary(pl_call *c, pl_tensor *out, const pl_tensor *a, const pl_
     }
     if (status != PL_OK) return status;
     take_names(out, a, b);
-    if (!run_fast(out, a, b, op)) run_binary(out, a, b, &binaries[op]);
+    if (!pl_float_binary(out, a, b, op)) run_binary(out, a, b, &binaries[op]);
     return pl_record_binary(c, out, a, b, op);
 }
 
@@ -456,7 +416,7 @@ pl_status pl_op_binary_(pl_call *c, const pl_tensor *x, const pl_tensor *b, pl_b
         status = plain_copy(c, &copy, b);
         b = &copy;
     }
-    if (status == PL_OK && !run_fast(x, x, b, op)) run_binary(x, x, b, &binaries[op]);
+    if (status == PL_OK && !pl_float_binary(x, x, b, op)) run_binary(x, x, b, &binaries[op]);
     pl_tensor_release(&copy);
     return status;
 }
@@ -540,6 +500,19 @@ void pl_op_fill_(const pl_tensor *x, double value) {
     }
 }
 
+static void choose_elements(const pl_tensor *out, const pl_tensor *condition, const pl_tensor *a,
+                            const pl_tensor *b) {
+    copy_elements(out, b);
+    const pl_tensor *operands[] = {out, condition, a};
+    pl_cursor at = pl_cursor_begin(out->n_dims, out->shape, operands, 3);
+    for (int64_t r = 0; r < at.n_rows; r++, pl_cursor_next(&at)) {
+        for (int64_t i = 0; i < at.width; i++) {
+            if (pl_element(condition, at.at[1] + i * at.step[1]) == 0) continue;
+            pl_move_element(out, at.at[0] + i * at.step[0], a, at.at[2] + i * at.step[2]);
+        }
+    }
+}
+
 pl_status pl_op_where(pl_call *c, pl_tensor *out, const pl_tensor *condition, const pl_tensor *a,
                       const pl_tensor *b) {
     int n_dims;
@@ -554,14 +527,6 @@ pl_status pl_op_where(pl_call *c, pl_tensor *out, const pl_tensor *condition, co
     }
     if (status != PL_OK) return status;
     take_names(out, a, condition);
-    copy_elements(out, b);
-    const pl_tensor *operands[] = {out, condition, a};
-    pl_cursor at = pl_cursor_begin(n_dims, shape, operands, 3);
-    for (int64_t r = 0; r < at.n_rows; r++, pl_cursor_next(&at)) {
-        for (int64_t i = 0; i < at.width; i++) {
-            if (pl_element(condition, at.at[1] + i * at.step[1]) == 0) continue;
-            pl_move_element(out, at.at[0] + i * at.step[0], a, at.at[2] + i * at.step[2]);
-        }
-    }
+    if (!pl_float_where(out, condition, a, b)) choose_elements(out, condition, a, b);
     return pl_record_where(c, out, condition, a, b);
 }
