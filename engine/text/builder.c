@@ -161,15 +161,12 @@ static const struct {
     bool ignore_merges, add_bos;
 } named[] = {
     {{"gpt-2", "mpt", "olmo", "jais", "phi-2", "gigachat", "roberta-bpe"}, {pl_gpt2_pattern}, 0, 0},
-    {{"llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "smaug-bpe", "dbrx"},
-     {llama3},
-     1,
-     1},
+    {{"llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"}, {llama3}, 1, 1},
+    {{"dbrx", "smaug-bpe", "chatglm-bpe", "glm4"}, {llama3}, 0, 0},
     {{"qwen2", "stablelm2", "deepseek-r1-qwen", "hunyuan", "megrez"}, {qwen2}, 0, 0},
     {{"qwen35"}, {qwen35}, 0, 0},
     {{"gpt-4o", "llama4"}, {o200k}, 0, 0},
     {{"tekken"}, {tekken}, 1, 1},
-    {{"chatglm-bpe", "glm4"}, {llama3}, 0, 0},
     {{"starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"},
      {"\\p{N}", pl_gpt2_pattern},
      0,

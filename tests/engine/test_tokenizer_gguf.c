@@ -1,0 +1,103 @@
+/* Tokenizers in the metadata of GGUF files as other programs write them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "../../engine/text/builder.h"
+#include "tokenizer_fixture.h"
+
+/* A vocabulary as a file has it: pieces, and in GGUF's numbers whether they are normal (1), unknown
+ * (2), control (3), user-defined (4) or bytes (6). */
+typedef struct vocabulary {
+    const char *pieces[16];
+    int32_t types[16];
+    float scores[16];
+    int32_t n;
+} vocabulary;
+
+static pl_bytes text(const char *s) {
+    return (pl_bytes){s, strlen(s)};
+}
+
+static void put_vocabulary(fixture_metadata *to, const char *model, const vocabulary *v) {
+    pl_tokenizer_visitor put = fixture_visitor(to);
+    pl_bytes pieces[16];
+    for (int32_t i = 0; i < v->n; i++) pieces[i] = text(v->pieces[i]);
+    put.text(to, "tokenizer.ggml.model", text(model), NULL);
+    put.texts(to, "tokenizer.ggml.tokens", pieces, (size_t)v->n, NULL);
+    put.i32s(to, "tokenizer.ggml.token_type", v->types, (size_t)v->n, NULL);
+    if (strcmp(model, "llama") == 0)
+        put.f32s(to, "tokenizer.ggml.scores", v->scores, (size_t)v->n, NULL);
+}
+
+static pl_tokenizer *read(fixture_metadata *metadata) {
+    pl_tokenizer_metadata source = fixture_source(metadata);
+    pl_tokenizer *tok = NULL;
+    pl_error err = {0};
+    if (pl_tokenizer_from_metadata(&tok, &source, "x.gguf", &err) != PL_OK)
+        fail_msg("%s", err.message);
+    return tok;
+}
+
+static void expect(const pl_tokenizer *tok, const char *s, size_t n, const int32_t *want) {
+    pl_ids ids = {0};
+    pl_error err = {0};
+    if (pl_tokenizer_encode(tok, s, strlen(s), NULL, &ids, &err) != PL_OK)
+        fail_msg("%s: %s", s, err.message);
+    bool same = ids.n == n;
+    for (size_t i = 0; same && i < n; i++) same = ids.data[i] == want[i];
+    if (!same) fail_msg("'%s': %zu ids, or others: %d ...", s, ids.n, ids.n ? ids.data[0] : -1);
+    pl_ids_clear(&ids);
+}
+
+/* -- byte-level ------------------------------------------------------------------------------ */
+
+/* "ab" is a piece that no merge makes: where merges are ignored for whole words it is one token.
+ * A file that does not say whether a text begins with bos leaves that to the pre-tokenizer. */
+static void test_what_goes_with_a_pre_tokenizer(void **state) {
+    (void)state;
+    static const vocabulary v = {{
+                                     "<s>",
+                                     "a",
+                                     "b",
+                                     "ab",
+                                 },
+                                 {3, 1, 1, 1},
+                                 {0},
+                                 4};
+    static const struct {
+        const char *name;
+        bool bos, whole;
+    } cases[] = {{"llama-bpe", true, true}, {"falcon3", true, true},     {"tekken", true, true},
+                 {"dbrx", false, false},    {"smaug-bpe", false, false}, {"qwen2", false, false},
+                 {"gpt-2", false, false},   {"stablelm2", false, false}, {"olmo", false, false},
+                 {"mpt", false, false},     {"gpt-4o", false, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fixture_metadata metadata = {0};
+        pl_tokenizer_visitor put = fixture_visitor(&metadata);
+        put_vocabulary(&metadata, "gpt2", &v);
+        put.text(&metadata, "tokenizer.ggml.pre", text(cases[i].name), NULL);
+        put.texts(&metadata, "tokenizer.ggml.merges", NULL, 0, NULL);
+        put.u32(&metadata, "tokenizer.ggml.bos_token_id", 0, NULL);
+        pl_tokenizer *tok = read(&metadata);
+        int32_t want[3] = {0};
+        size_t n = cases[i].bos;
+        want[n++] = cases[i].whole ? 3 : 1;
+        if (!cases[i].whole) want[n++] = 2;
+        expect(tok, "ab", n, want);
+        pl_tokenizer_free(tok);
+        fixture_clear(&metadata);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_goes_with_a_pre_tokenizer),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
