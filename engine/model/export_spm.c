@@ -101,10 +101,10 @@ static json_t *added_json(const pl_tokenizer *tok) {
         pl_token_attr attr = pl_tokenizer_attr(tok, (int32_t)i);
         bool user = attr == PL_TOKEN_USER_DEFINED;
         if (attr != PL_TOKEN_CONTROL && !user) continue;
-        json_t *entry =
-            json_pack("{s:I, s:o, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)i, "content",
-                      piece_json(tok, (int32_t)i), "single_word", false, "lstrip", false, "rstrip",
-                      false, "normalized", false, "special", !user);
+        json_t *entry = json_pack(
+            "{s:I, s:o, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)i, "content",
+            piece_json(tok, (int32_t)i), "single_word", false, "lstrip", false, "rstrip",
+            pl_tokenizer_strips_after(tok, (int32_t)i), "normalized", false, "special", !user);
         if (json_array_append_new(array, entry) != 0) {
             json_decref(array);
             return NULL;

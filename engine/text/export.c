@@ -39,7 +39,17 @@ static bool needs_json(const pl_tokenizer *tok) {
 
 /* ---- Arrays ---- */
 
-/* A piece as GGUF spells it: holes get a name; WordPiece marks beginnings, not continuations. */
+static bool append_unescaped(pl_buffer *out, pl_bytes piece) {
+    for (size_t i = 0; i < piece.size; i++) {
+        bool bar = piece.size - i >= 3 && memcmp(piece.data + i, "\xE2\x96\x81", 3) == 0;
+        if (!pl_buffer_append(out, bar ? " " : piece.data + i, 1)) return false;
+        if (bar) i += 2;
+    }
+    return true;
+}
+
+/* A piece as GGUF spells it: holes get a name; WordPiece marks beginnings, not continuations;
+ * SentencePiece's user-defined ones have spaces for bars. */
 static bool gguf_piece(const pl_tokenizer *tok, size_t i, pl_buffer *out) {
     pl_bytes piece = pl_strings_get(&tok->pieces, i), prefix = tok->continuing_prefix;
     if (piece.size == 0) {
@@ -52,6 +62,8 @@ static bool gguf_piece(const pl_tokenizer *tok, size_t i, pl_buffer *out) {
             return pl_buffer_append(out, piece.data + prefix.size, piece.size - prefix.size);
         if (!pl_buffer_append(out, "\xE2\x96\x81", 3)) return false;
     }
+    bool spm = tok->kind == PL_TOKENIZER_SPM || tok->kind == PL_TOKENIZER_BPE_CHARS;
+    if (spm && tok->attrs[i] == PL_TOKEN_USER_DEFINED) return append_unescaped(out, piece);
     return pl_buffer_append(out, piece.data, piece.size);
 }
 

@@ -50,7 +50,6 @@ static pl_status take_scores(pl_spec_builder *b, source meta, pl_error *err) {
     static const char key[] = "tokenizer.ggml.scores";
     float *scores = pl_builder_alloc(b, b->spec.n_tokens, sizeof *scores);
     if (!scores) return pl_no_memory(err);
-    if (!scores) return pl_no_memory(err);
     size_t n = meta->length(meta->context, key);
     memset(scores, 0, b->spec.n_tokens * sizeof *scores); /* no scores: all alike */
     if (n && (n != b->spec.n_tokens || !meta->f32s(meta->context, key, scores)))
@@ -82,15 +81,52 @@ static pl_status take_merges(pl_spec_builder *b, source meta, pl_error *err) {
     return PL_OK;
 }
 
-static pl_status find_added(pl_spec_builder *b, bool user_defined, pl_error *err) {
+/* Control tokens, and user-defined ones, which are cut out of the text as it comes. */
+static pl_status find_added(pl_spec_builder *b, pl_error *err) {
     b->added = pl_builder_alloc(b, b->spec.n_tokens, sizeof *b->added);
     if (!b->added) return pl_no_memory(err);
     b->spec.added = b->added;
     for (size_t i = 0; i < b->spec.n_tokens; i++) {
         bool special = b->attrs[i] == PL_TOKEN_CONTROL;
-        bool user = b->attrs[i] == PL_TOKEN_USER_DEFINED && user_defined;
+        bool user = b->attrs[i] == PL_TOKEN_USER_DEFINED;
         if ((!special && !user) || b->pieces[i].size == 0) continue;
         b->added[b->spec.n_added++] = (pl_added_token){.id = (int32_t)i, .special = special};
+    }
+    return PL_OK;
+}
+
+static bool is_piece(const pl_spec_builder *b, int32_t id, const char *piece) {
+    return b->pieces[id].size == strlen(piece) &&
+           memcmp(b->pieces[id].data, piece, b->pieces[id].size) == 0;
+}
+
+/* GGUF cannot say that a token takes the white space after it along. Those of Phi-3 do. */
+static void strip_after(pl_spec_builder *b, source meta) {
+    pl_bytes arch;
+    bool phi3 = meta->text(meta->context, "general.architecture", &arch) && arch.size == 4 &&
+                memcmp(arch.data, "phi3", 4) == 0;
+    for (size_t i = 0; i < b->spec.n_added && phi3; i++) {
+        int32_t id = b->added[i].id;
+        b->added[i].rstrip = !is_piece(b, id, "<s>") && !is_piece(b, id, "<|endoftext|>");
+    }
+}
+
+/* User-defined pieces with spaces, as they are in the text: some writers leave them bars. */
+static pl_status unescape(pl_spec_builder *b, pl_error *err) {
+    for (size_t i = 0; i < b->spec.n_tokens; i++) {
+        pl_bytes *piece = &b->pieces[i];
+        if (b->attrs[i] != PL_TOKEN_USER_DEFINED) continue;
+        if (!memmem(piece->data, piece->size, bar.data, bar.size)) continue;
+        char *own = pl_builder_alloc(b, piece->size, 1);
+        size_t n = 0;
+        if (!own) return pl_no_memory(err);
+        for (size_t k = 0; k < piece->size; n++) {
+            bool is_bar =
+                piece->size - k >= bar.size && memcmp(piece->data + k, bar.data, bar.size) == 0;
+            own[n] = is_bar ? ' ' : piece->data[k];
+            k += is_bar ? bar.size : 1;
+        }
+        *piece = (pl_bytes){own, n};
     }
     return PL_OK;
 }
@@ -115,7 +151,7 @@ static pl_status byte_level(pl_spec_builder *b, source meta, pl_error *err) {
     b->spec.pre_name = kept;
     pl_builder_dec(b, (pl_dec_step){.kind = PL_DEC_BYTE_LEVEL});
     pl_status status = take_merges(b, meta, err);
-    return status == PL_OK ? find_added(b, true, err) : status;
+    return status == PL_OK ? find_added(b, err) : status;
 }
 
 static pl_status sentencepiece(pl_spec_builder *b, source meta, bool unigram, pl_error *err) {
@@ -137,7 +173,10 @@ static pl_status sentencepiece(pl_spec_builder *b, source meta, bool unigram, pl
     uint32_t n = single ? 1u << 20 : prefix ? 1 : 0;
     pl_builder_dec(b, (pl_dec_step){.kind = PL_DEC_STRIP, .a = space, .n = n});
     pl_status status = take_scores(b, meta, err);
-    return status == PL_OK ? find_added(b, false, err) : status;
+    if (status == PL_OK) status = unescape(b, err);
+    if (status == PL_OK) status = find_added(b, err);
+    if (status == PL_OK) strip_after(b, meta);
+    return status;
 }
 
 /* GGUF writes a word's first piece with a bar before it and the others without "##"; here it is
@@ -163,7 +202,7 @@ static pl_status wordpiece(pl_spec_builder *b, pl_error *err) {
     json_t *root = NULL;
     pl_status status = pl_builder_parse(b, "bert", bert, sizeof bert - 1, &root, err);
     if (status == PL_OK) status = pl_json_steps(b, root, err);
-    return status == PL_OK ? find_added(b, true, err) : status;
+    return status == PL_OK ? find_added(b, err) : status;
 }
 
 /* ---- Special tokens ---- */

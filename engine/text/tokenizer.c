@@ -436,6 +436,12 @@ pl_token_attr pl_tokenizer_attr(const pl_tokenizer *tok, int32_t id) {
     return in_range(tok, id) ? (pl_token_attr)tok->attrs[id] : PL_TOKEN_UNUSED;
 }
 
+bool pl_tokenizer_strips_after(const pl_tokenizer *tok, int32_t id) {
+    for (size_t i = 0; i < tok->n_added; i++)
+        if (tok->added[i].id == id) return tok->added[i].rstrip;
+    return false;
+}
+
 int32_t pl_tokenizer_find_piece(const pl_tokenizer *tok, const char *piece, size_t len) {
     return pl_strings_find(&tok->pieces, piece, len);
 }

@@ -120,7 +120,7 @@ const char *pl_tokenizer_source(const pl_tokenizer *tok);
 /* The text of the tokenizer.json that it was read from, or {NULL, 0}: another format. */
 pl_bytes pl_tokenizer_json(const pl_tokenizer *tok);
 
-/* The next three need id in [0, n_tokens); others get {NULL, 0} and PL_TOKEN_UNUSED. */
+/* The next four need id in [0, n_tokens); others get {NULL, 0}, PL_TOKEN_UNUSED and false. */
 
 /* The vocabulary's own spelling: "Ġupon", "▁the", "<0x0A>", "##ing". */
 pl_bytes pl_tokenizer_piece(const pl_tokenizer *tok, int32_t id);
@@ -130,6 +130,9 @@ pl_bytes pl_tokenizer_piece(const pl_tokenizer *tok, int32_t id);
 pl_bytes pl_tokenizer_token_bytes(const pl_tokenizer *tok, int32_t id);
 
 pl_token_attr pl_tokenizer_attr(const pl_tokenizer *tok, int32_t id);
+
+/* Whether it is an added token that swallows the white space after it, as Phi-3's do. */
+bool pl_tokenizer_strips_after(const pl_tokenizer *tok, int32_t id);
 
 /* The id with exactly this spelling in the vocabulary, or -1. */
 int32_t pl_tokenizer_find_piece(const pl_tokenizer *tok, const char *piece, size_t len);

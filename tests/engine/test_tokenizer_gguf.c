@@ -61,15 +61,7 @@ static void expect(const pl_tokenizer *tok, const char *s, size_t n, const int32
  * A file that does not say whether a text begins with bos leaves that to the pre-tokenizer. */
 static void test_what_goes_with_a_pre_tokenizer(void **state) {
     (void)state;
-    static const vocabulary v = {{
-                                     "<s>",
-                                     "a",
-                                     "b",
-                                     "ab",
-                                 },
-                                 {3, 1, 1, 1},
-                                 {0},
-                                 4};
+    static const vocabulary v = {{"<s>", "a", "b", "ab"}, {3, 1, 1, 1}, {0}, 4};
     static const struct {
         const char *name;
         bool bos, whole;
@@ -95,9 +87,80 @@ static void test_what_goes_with_a_pre_tokenizer(void **state) {
     }
 }
 
+/* -- SentencePiece --------------------------------------------------------------------------- */
+
+static pl_tokenizer *read_spm(const vocabulary *v, bool prefix, const char *arch) {
+    fixture_metadata metadata = {0};
+    pl_tokenizer_visitor put = fixture_visitor(&metadata);
+    put_vocabulary(&metadata, "llama", v);
+    put.boolean(&metadata, "tokenizer.ggml.add_space_prefix", prefix, NULL);
+    put.boolean(&metadata, "tokenizer.ggml.add_bos_token", false, NULL);
+    put.text(&metadata, "general.architecture", text(arch), NULL);
+    pl_tokenizer *tok = read(&metadata);
+    fixture_clear(&metadata);
+    return tok;
+}
+
+static void expect_decoded(const pl_tokenizer *tok, size_t n, const int32_t *ids, const char *s) {
+    pl_buffer out = {0};
+    assert_int_equal(pl_tokenizer_decode(tok, ids, n, NULL, &out, NULL), PL_OK);
+    if (out.size != strlen(s) || memcmp(out.data, s, out.size) != 0)
+        fail_msg("'%.*s': expected '%s'", (int)out.size, (const char *)out.data, s);
+    pl_buffer_clear(&out);
+}
+
+/* Gemma has tokens for runs of spaces and lines, which converters since 2024 spell with spaces
+ * where those before left bars. */
+static void test_runs_of_spaces(void **state) {
+    (void)state;
+    vocabulary v = {{"<unk>", "<s>", "</s>", "\xE2\x96\x81", "a", "b", "  ", "   ", "\n\n",
+                     "\xE2\x96\x81"
+                     "b"},
+                    {2, 3, 3, 1, 1, 1, 4, 4, 4, 1},
+                    {0, 0, 0, -1, -2, -3, -1000, -1000, -1000, -4},
+                    10};
+    for (int bars = 0; bars < 2; bars++) {
+        if (bars) {
+            v.pieces[6] = "\xE2\x96\x81\xE2\x96\x81";
+            v.pieces[7] = "\xE2\x96\x81\xE2\x96\x81\xE2\x96\x81";
+        }
+        pl_tokenizer *tok = read_spm(&v, false, "gemma2");
+        expect(tok, "a  b", 3, (int32_t[]){4, 6, 5});
+        expect(tok, "a b", 2, (int32_t[]){4, 9});
+        expect(tok, "    a\n\nb", 5, (int32_t[]){7, 3, 4, 8, 5}); /* the longest first */
+        expect_decoded(tok, 5, (int32_t[]){7, 3, 4, 8, 5}, "    a\n\nb");
+        pl_tokenizer_free(tok);
+    }
+}
+
+/* Llama's kind puts a space before a text, and again after each token that was cut out of it. */
+static void test_tokens_that_were_added(void **state) {
+    (void)state;
+    static const vocabulary v = {{"<unk>", "<s>", "</s>", "\xE2\x96\x81", "x", "y", "<|start|>",
+                                  "<|endoftext|>", "\n", "<|end|>"},
+                                 {2, 3, 3, 1, 1, 1, 4, 3, 1, 3},
+                                 {0, 0, 0, -1, -2, -3, -1000, -1000, 0, -1000},
+                                 10};
+    pl_tokenizer *tok = read_spm(&v, true, "llama");
+    expect(tok, "x<|start|>y", 5, (int32_t[]){3, 4, 6, 3, 5});
+    expect(tok, "<|end|>\ny", 4, (int32_t[]){9, 3, 8, 5});
+    assert_false(pl_tokenizer_strips_after(tok, 9));
+    pl_tokenizer_free(tok);
+    tok = read_spm(&v, true, "phi3"); /* whose tokens take the line's end along */
+    expect(tok, "<|end|>\n y<|start|>  x", 6, (int32_t[]){9, 3, 5, 6, 3, 4});
+    expect(tok, "<|endoftext|>\ny", 4, (int32_t[]){7, 3, 8, 5});
+    expect(tok, "<s> y", 4, (int32_t[]){1, 3, 3, 5});
+    assert_true(pl_tokenizer_strips_after(tok, 9));
+    assert_false(pl_tokenizer_strips_after(tok, 7));
+    assert_false(pl_tokenizer_strips_after(tok, 4));
+    pl_tokenizer_free(tok);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_goes_with_a_pre_tokenizer),
+        cmocka_unit_test(test_runs_of_spaces),
+        cmocka_unit_test(test_tokens_that_were_added),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
