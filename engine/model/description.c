@@ -120,13 +120,13 @@ static pl_status gguf_numbers(pl_config *config, const char *family, const pl_gg
     return PL_OK;
 }
 
-/* What GGUF files of the family call the tensor of a place. */
+/* What GGUF files of the family call the tensor of a place, in the blocks that of the first. */
 static void gguf_name(char out[128], const pl_family *family, pl_place place) {
     *out = 0;
     for (size_t i = 0; i < family->n_rules; i++) {
         const pl_tensor_rule *rule = &family->rules[i];
         if (rule->place != place || !rule->gguf) continue;
-        pl_tensor_rule_name(out, 128, rule->gguf, -1, -1, "weight");
+        pl_tensor_rule_name(out, 128, rule->gguf, 0, -1, "weight");
     }
 }
 
@@ -264,13 +264,22 @@ static void drop_head(pl_config *config) {
     config->norm_final = config->unembed_dense = config->unembed_bias = false;
 }
 
+/* Whether blocks are parallel. Writers say so of StableLM wherever config.json is silent, which
+ * means the opposite; there the mlp has a norm of its own. */
+static void gguf_parallel(pl_config *config, const pl_family *family, const pl_gguf *gguf) {
+    char name[128];
+    if (!family->may_be_parallel) return;
+    snprintf(name, sizeof name, "%s.use_parallel_residual", family->gguf);
+    pl_gguf_find_bool(gguf, name, &config->parallel);
+    gguf_name(name, family, PL_PLACE_NORM_MLP);
+    if (family->parallel_shares_norm && gguf_has(gguf, name)) config->parallel = false;
+    config->shared_norm = config->parallel && family->parallel_shares_norm;
+}
+
 /* What is no number, and what depends on one. */
 static pl_status gguf_rest(pl_config *config, const pl_family *family, const pl_gguf *gguf,
                            pl_error *err) {
-    char key[128];
-    snprintf(key, sizeof key, "%s.use_parallel_residual", family->gguf);
-    if (family->may_be_parallel) pl_gguf_find_bool(gguf, key, &config->parallel);
-    config->shared_norm = config->parallel && family->parallel_shares_norm;
+    gguf_parallel(config, family, gguf);
     config->rope_half = family->gguf_rope_half;
     if (family->hf_encoder) drop_head(config);
     if (family->hf_encoder) gguf_pooling(config, family, gguf);

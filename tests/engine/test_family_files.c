@@ -416,6 +416,31 @@ static void test_tables_of_rotations(void **state) {
     }
 }
 
+/* StableLM's writers say that blocks are parallel where config.json says nothing, which means that
+ * they are not: the norm of the mlp tells. */
+static void test_blocks_that_are_said_to_be_parallel(void **state) {
+    (void)state;
+    static const char key[] = "stablelm.use_parallel_residual";
+    char *folder = make_folder();
+    const char *path = in_folder(folder, "model.gguf");
+    pl_config config = config_of_family("stablelm", 0);
+    pl_model *model = must_random(&config, PL_F32, 3);
+    if (pl_model_save(model, path, NULL, &err) != PL_OK) fail_msg("%s", err.message);
+    size_t n;
+    char *bytes = read_file(path, &n), *at = memmem(bytes, n, key, sizeof key - 1);
+    assert_non_null(at);
+    assert_int_equal(at[sizeof key - 1 + 4], 0);
+    at[sizeof key - 1 + 4] = 1;
+    write_file(path, bytes, n);
+    pl_model *loaded = must_load(path);
+    assert_false(loaded->config.parallel);
+    float *expected = logits_of(model), *logits = logits_of(loaded);
+    for (int i = 0; i < N * VOCAB; i++) assert_true(fabsf(logits[i] - expected[i]) <= 1e-5f);
+    free(expected), free(logits), free(bytes);
+    pl_model_free(model), pl_model_free(loaded);
+    remove_folder(folder);
+}
+
 /* What a family's files cannot hold is not left out. */
 static void test_what_cannot_be_written_is_named(void **state) {
     (void)state;
@@ -453,6 +478,7 @@ int main(void) {
         cmocka_unit_test(test_descriptions_that_contradict_their_tensors),
         cmocka_unit_test(test_keys_that_contradict_their_tensors),
         cmocka_unit_test(test_tables_of_rotations),
+        cmocka_unit_test(test_blocks_that_are_said_to_be_parallel),
         cmocka_unit_test(test_what_cannot_be_written_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
