@@ -97,6 +97,18 @@ static pl_status unknown_family(const pl_families *set, const char *name, const 
     return pl_fail(err, PL_ERR_UNSUPPORTED, "%s", reason.message);
 }
 
+/* Whether layers so far follow the pattern of one full layer in *period, 0 while there is none. */
+static bool fits_period(int64_t *period, int64_t layer, bool full) {
+    if (full && *period == 0) *period = layer + 1;
+    return full == (*period > 0 && (layer + 1) % *period == 0);
+}
+
+static pl_status broken_period(const char *what, int64_t layer, int64_t period, pl_error *err) {
+    return pl_fail(err, PL_ERR_UNSUPPORTED,
+                   "%s: layer %lld breaks the pattern of one full layer in %lld", what,
+                   (long long)layer, (long long)period);
+}
+
 /* -- GGUF ------------------------------------------------------------------------------------ */
 
 static pl_status gguf_numbers(pl_config *config, const char *family, const pl_gguf *gguf,
@@ -276,6 +288,39 @@ static void gguf_parallel(pl_config *config, const pl_family *family, const pl_g
     config->shared_norm = config->parallel && family->parallel_shares_norm;
 }
 
+/* attention.sliding_window_pattern: every so many-th layer is full, or for each whether it has a
+ * window. */
+static pl_status gguf_window(pl_config *config, const pl_family *family, const pl_gguf *gguf,
+                             pl_error *err) {
+    char key[128];
+    uint64_t period;
+    if (config->window == 0) return PL_OK;
+    snprintf(key, sizeof key, "%s.attention.sliding_window", family->gguf);
+    if (!family->windowed) {
+        return pl_fail(err, PL_ERR_UNSUPPORTED, "%s: %s = %lld: expected 0 in the family %s",
+                       pl_gguf_path(gguf), key, (long long)config->window, family->name);
+    }
+    snprintf(key, sizeof key, "%s.attention.sliding_window_pattern", family->gguf);
+    if (pl_gguf_find_uint(gguf, key, &period)) {
+        config->window_period = period > INT32_MAX ? INT32_MAX : (int64_t)period;
+        return PL_OK;
+    }
+    const pl_gguf_value *list = pl_gguf_find_array(gguf, key, PL_GGUF_BOOL);
+    if (!list && !pl_gguf_find(gguf, key)) return PL_OK;
+    if (!list || (int64_t)list->n != config->n_layers) {
+        return pl_fail(err, PL_ERR_FORMAT, "%s: %s: expected a number, or a bool for each layer",
+                       pl_gguf_path(gguf), key);
+    }
+    config->window_period = 0;
+    for (int64_t i = 0; i < config->n_layers; i++) {
+        bool full = !((const uint8_t *)list->data)[i];
+        if (fits_period(&config->window_period, i, full)) continue;
+        return pl_error_prefix(err, broken_period(key, i, config->window_period, err), "%s",
+                               pl_gguf_path(gguf));
+    }
+    return PL_OK;
+}
+
 /* What is no number, and what depends on one. */
 static pl_status gguf_rest(pl_config *config, const pl_family *family, const pl_gguf *gguf,
                            pl_error *err) {
@@ -288,7 +333,8 @@ static pl_status gguf_rest(pl_config *config, const pl_family *family, const pl_
     if (wide && config->n_heads > 0 && config->d_model > 0 && config->attn_scale == 0) {
         config->attn_scale = pl_family_attn_scale(family, config);
     }
-    return gguf_scaling(config, family, gguf, err);
+    pl_status status = gguf_window(config, family, gguf, err);
+    return status == PL_OK ? gguf_scaling(config, family, gguf, err) : status;
 }
 
 /* Of the families that share this name, the one with the parts that the file speaks of. */
@@ -358,10 +404,10 @@ static pl_status hf_activation(pl_config *config, const pl_family *family, const
     static const struct {
         const char *name;
         pl_activation activation;
-    } known[] = {{"gelu_new", PL_ACT_GELU_TANH}, {"gelu_pytorch_tanh", PL_ACT_GELU_TANH},
-                 {"gelu", PL_ACT_GELU_ERF},      {"silu", PL_ACT_SILU},
-                 {"swish", PL_ACT_SILU},         {"relu", PL_ACT_RELU},
-                 {"tanh", PL_ACT_TANH}};
+    } known[] = {{"gelu_new", PL_ACT_GELU_TANH},  {"gelu_pytorch_tanh", PL_ACT_GELU_TANH},
+                 {"gelu_fast", PL_ACT_GELU_TANH}, {"gelu", PL_ACT_GELU_ERF},
+                 {"silu", PL_ACT_SILU},           {"swish", PL_ACT_SILU},
+                 {"relu", PL_ACT_RELU},           {"tanh", PL_ACT_TANH}};
     const json_t *value = json_object_get(json, "hidden_activation");
     if (!value || json_is_null(value)) value = json_object_get(json, "hidden_act");
     if (!value) value = json_object_get(json, "activation_function");
@@ -621,12 +667,7 @@ static pl_status hf_layer_types(pl_config *config, const json_t *types, pl_error
                            "layer_types: '%s': expected full_attention or sliding_attention",
                            type ? type : "?");
         }
-        if (full && period == 0) period = i + 1;
-        if (full != (period > 0 && (i + 1) % period == 0)) {
-            return pl_fail(err, PL_ERR_UNSUPPORTED,
-                           "layer_types: layer %lld breaks the pattern of one full layer in %lld",
-                           (long long)i, (long long)period);
-        }
+        if (!fits_period(&period, i, full)) return broken_period("layer_types", i, period, err);
     }
     config->window_period = period;
     return PL_OK;

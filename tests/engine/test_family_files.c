@@ -393,6 +393,76 @@ static void test_keys_that_contradict_their_tensors(void **state) {
     }
 }
 
+/* A family's GGUF file with one key more, a list of n bools or, where n is 0, a number. The file
+ * that has it not lies beside. */
+static void write_with(const char *folder, const char *path, const pl_config *config,
+                       const char *key, uint32_t number, const uint8_t *list, size_t n) {
+    const char *plain = in_folder(folder, "plain.gguf");
+    pl_model *model = must_random(config, PL_F32, 3);
+    pl_gguf *old;
+    pl_gguf_writer *w;
+    if (pl_model_save(model, plain, NULL, &err) != PL_OK) fail_msg("%s", err.message);
+    assert_int_equal(pl_gguf_open(&old, plain, &err), PL_OK);
+    assert_int_equal(pl_gguf_writer_new(&w, &err), PL_OK);
+    for (size_t i = 0; i < pl_gguf_n_values(old); i++) {
+        assert_int_equal(pl_gguf_put_value(w, pl_gguf_value_at(old, i), &err), PL_OK);
+    }
+    for (size_t i = 0; i < pl_gguf_n_tensors(old); i++) {
+        pl_tensor t;
+        char name[128];
+        pl_gguf_string s = pl_gguf_tensor_name(old, i);
+        snprintf(name, sizeof name, "%.*s", (int)s.size, s.data);
+        assert_int_equal(pl_gguf_tensor(old, i, &t, &err), PL_OK);
+        assert_int_equal(pl_gguf_put_tensor(w, name, &t, &err), PL_OK);
+    }
+    pl_status status = n ? pl_gguf_put_array(w, key, PL_GGUF_BOOL, list, n, &err)
+                         : pl_gguf_put_u32(w, key, number, &err);
+    assert_int_equal(status, PL_OK);
+    assert_int_equal(pl_gguf_writer_save(w, path, &err), PL_OK);
+    pl_gguf_writer_free(w);
+    pl_gguf_close(old);
+    pl_model_free(model);
+}
+
+/* Which layers have a window: every so many-th has none, or the file tells of each. */
+static void test_patterns_of_windows(void **state) {
+    (void)state;
+    static const char pattern[] = "gemma3.attention.sliding_window_pattern";
+    static const struct {
+        const char *family, *key;
+        uint32_t number;
+        size_t n;
+        uint8_t list[8];
+        int64_t period; /* else: */
+        const char *words;
+    } cases[] = {
+        {"gemma3", pattern, 3, 0, {0}, 3, NULL},
+        {"gemma3", pattern, 0, 7, {1, 0, 1, 0, 1, 0, 1}, 2, NULL},
+        {"gemma3", pattern, 0, 7, {1, 1, 1, 1, 1, 1, 1}, 0, NULL},
+        {"gemma3", pattern, 0, 7, {0, 0, 0, 0, 0, 0, 0}, 1, NULL},
+        {"gemma3", pattern, 0, 7, {1, 1, 0, 1, 1, 1, 1}, 0, "layer 5 breaks the pattern"},
+        {"gemma3", pattern, 0, 7, {1, 0, 0, 1, 1, 1, 1}, 0, "layer 2 breaks the pattern"},
+        {"gemma3", pattern, 0, 6, {1, 0, 1, 0, 1, 0}, 0, "a bool for each layer"},
+        {"gemma3", pattern, 100000, 0, {0}, 0, "window_period = 100000"},
+        {"olmo2", "olmo2.attention.sliding_window", 9, 0, {0}, 0, "sliding_window = 9"},
+        {"gptneox", "gptneox.attention.sliding_window", 9, 0, {0}, 0, "in the family gptneox"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *folder = make_folder();
+        const char *path = in_folder(folder, "model.gguf");
+        pl_config config = config_of_family(cases[i].family, 0);
+        write_with(folder, path, &config, cases[i].key, cases[i].number, cases[i].list, cases[i].n);
+        if (cases[i].words) {
+            assert_refused(cases[i].key, path, cases[i].words);
+        } else {
+            pl_model *model = must_load(path);
+            assert_int_equal(model->config.window_period, cases[i].period);
+            pl_model_free(model);
+        }
+        remove_folder(folder);
+    }
+}
+
 /* Factors by which nothing can be divided, in tensors and in config.json. */
 static void test_tables_of_rotations(void **state) {
     (void)state;
@@ -477,6 +547,7 @@ int main(void) {
         cmocka_unit_test(test_experts_in_tensors_of_their_own),
         cmocka_unit_test(test_descriptions_that_contradict_their_tensors),
         cmocka_unit_test(test_keys_that_contradict_their_tensors),
+        cmocka_unit_test(test_patterns_of_windows),
         cmocka_unit_test(test_tables_of_rotations),
         cmocka_unit_test(test_blocks_that_are_said_to_be_parallel),
         cmocka_unit_test(test_what_cannot_be_written_is_named),

@@ -76,6 +76,8 @@ static void test_rotations_are_read(void **state) {
     assert_true(c.rope_base == 1000000);
     c = must_describe(SIZES("gpt_neox") ", \"rotary_pct\": 0.5, \"rotary_emb_base\": 500}");
     assert_true(c.rope_base == 500 && c.rope_dims == 4 && c.parallel);
+    c = must_describe(SIZES("gpt_neox") ", \"hidden_act\": \"gelu_fast\"}"); /* of NeoX 20B */
+    assert_int_equal(c.activation, PL_ACT_GELU_TANH);
     assert_int_equal(must_describe(SIZES("stablelm") "}").rope_dims, 2);
     c = must_describe(SIZES("stablelm") ", \"use_parallel_residual\": true, \"rope_parameters\": "
                                         "{\"rope_type\": \"default\", "
