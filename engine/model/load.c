@@ -550,13 +550,25 @@ static pl_status load_folder_tokenizer(pl_model *model, const char *folder, pl_e
     return PL_OK;
 }
 
+/* Whether an id without a row of the embedding is one of a token for something else than text, as
+ * Gemma 3 has one for pictures: a text without it never needs it. */
+static bool may_lack_row(const pl_tokenizer *tok, int32_t id) {
+    size_t n;
+    const int32_t *prefix = pl_tokenizer_prefix(tok, &n);
+    for (size_t i = 0; i < n; i++) {
+        if (prefix[i] == id) return false;
+    }
+    return pl_tokenizer_attr(tok, id) == PL_TOKEN_CONTROL && !pl_tokenizer_is_end(tok, id);
+}
+
 static pl_status load_tokenizer(pl_model *model, const pl_weights_file *file, const char *folder,
                                 pl_error *err) {
     pl_status status = file->gguf ? load_gguf_tokenizer(model, file->gguf, err)
                                   : load_folder_tokenizer(model, folder, err);
     if (status != PL_OK || !model->tokenizer) return status;
-    size_t n = pl_tokenizer_n_tokens(model->tokenizer);
-    if (n <= (size_t)model->config.d_vocab) return PL_OK;
+    size_t n = pl_tokenizer_n_tokens(model->tokenizer), kept = n;
+    while (kept > 0 && may_lack_row(model->tokenizer, (int32_t)kept - 1)) kept--;
+    if (kept <= (size_t)model->config.d_vocab) return PL_OK;
     return pl_fail(err, PL_ERR_FORMAT, "%s: the tokenizer has %zu tokens, the model %lld",
                    pl_tokenizer_source(model->tokenizer), n, (long long)model->config.d_vocab);
 }

@@ -2,6 +2,8 @@ local pl = require "perilune"
 local tiny = dofile "tests/lua/tiny.lua"
 
 describe("a model", function()
+  local scratch = require "tests.lua.scratch"(teardown)
+
   it("says what it is", function()
     local model = tiny.model(pl)
     local c = model.config
@@ -79,6 +81,28 @@ describe("a model", function()
     assert.is_truthy(tiny.failure(model.forward, model, ("the "):rep(200)).message:find("n_ctx", 1, true))
     local bare = tiny.model(pl, { tokenizer = false, d_vocab = 50 })
     assert.is_truthy(tiny.failure(bare.forward, bare, "text").message:find("tokenizer", 1, true))
+  end)
+
+  -- Gemma 3 of one billion parameters has a token for pictures, but no row for it.
+  it("wants a row of the embedding for every token that a text may need", function()
+    local folder = scratch.at "rows"
+    tiny.model(pl, { tokenizer = false, d_vocab = 3 }):save(folder)
+    local function load(added, config)
+      scratch.write("rows/tokenizer.json", ([[{"added_tokens": [%s], "model": {"type": "BPE", "unk_token": "?",
+        "vocab": {"?": 0, "a": 1, "b": 2%s}, "merges": []}}]]):format(added, config or ""))
+      return pl.load(folder)
+    end
+    local model = load '{"id": 3, "content": "<image>", "special": true}'
+    assert.are.same({ 1, 2 }, model:encode("ab"):to_table())
+    assert.are.same({ 1, 3 }, model:encode("a<image>"):to_table())
+    assert.is_truthy(tiny.failure(model.forward, model, "a<image>").message:find("token id 3", 1, true))
+    assert.is_true(#model:complete("a", { max_new_tokens = 4, temp = 0, ignore_eos = true }).text > 0)
+    for _, case in ipairs { { '{"id": 3, "content": "<eos>", "special": true}' },
+      { '{"id": 3, "content": "<tag>", "special": false}' },
+      { "", ', "c": 3' },
+      { '{"id": 4, "content": "<image>", "special": true}', ', "c": 3' } } do
+      assert.is_truthy(tiny.failure(load, table.unpack(case)).message:find("tokens, the model 3", 1, true), case[1])
+    end
   end)
 
   it("stays alive as long as a sequence does, and is closed once", function()
