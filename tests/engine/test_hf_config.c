@@ -92,6 +92,16 @@ static void test_rotations_are_read(void **state) {
     assert_true(c.rope_factor == 8 && c.rope_base == 1000000);
 }
 
+/* Gemma 3 of four billion parameters and more: text is but a part. */
+static void test_models_of_pictures_are_named(void **state) {
+    (void)state;
+    pl_config c;
+    assert_int_equal(describe(&c, "{\"model_type\": \"gemma3\", \"text_config\": {\"model_type\": "
+                                  "\"gemma3_text\"}, \"vision_config\": {}}"),
+                     PL_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "'gemma3' has a text_config beside other parts"));
+}
+
 static void test_windows_and_caps_are_read(void **state) {
     (void)state;
     assert_int_equal(must_describe(SIZES("mistral") ", \"sliding_window\": 9}").window, 9);
@@ -242,6 +252,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sizes_are_read),
         cmocka_unit_test(test_rotations_are_read),
+        cmocka_unit_test(test_models_of_pictures_are_named),
         cmocka_unit_test(test_windows_and_caps_are_read),
         cmocka_unit_test(test_rotations_for_long_contexts),
         cmocka_unit_test(test_fields_that_lie_are_named),
