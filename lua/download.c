@@ -224,12 +224,25 @@ static void open_file(lua_State *L, transfer *t, const char *path) {
     if (t->offset > 0) curl_easy_setopt(t->curl, CURLOPT_RANGE, range);
 }
 
+/* Certificate authorities other than the system's, by the names that curl, OpenSSL and Python know.
+ */
+static void set_authorities(CURL *curl) {
+    static const char *const names[] = {"CURL_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *path = getenv(names[i]);
+        if (!path || !*path) continue;
+        curl_easy_setopt(curl, CURLOPT_CAINFO, path);
+        return;
+    }
+}
+
 /* The options of curl that every request has. */
 static void set_up(transfer *t, const char *url, bool secure, bool head) {
     CURL *c = t->curl;
     const char *protocols = secure ? "https" : "http,https";
     curl_easy_setopt(c, CURLOPT_URL, url);
     curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, protocols);
+    set_authorities(c);
     curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(c, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
@@ -274,7 +287,9 @@ static void finish(lua_State *L, transfer *t, CURLcode code, int answer) {
     if (code == CURLE_OK) return;
     const char *problem = t->problem ? t->problem : "connection";
     if (code == CURLE_UNSUPPORTED_PROTOCOL) problem = "protocol";
-    if (code == CURLE_PEER_FAILED_VERIFICATION) problem = "certificate";
+    if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE) {
+        problem = "certificate";
+    }
     const char *message = *t->message ? t->message : curl_easy_strerror(code);
     lua_pushstring(L, problem);
     lua_setfield(L, answer, "problem");

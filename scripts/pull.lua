@@ -2,8 +2,8 @@
 --
 -- Without FILE it brings what loading needs: config.json, the tokenizer's files and the weights in
 -- safetensors, or the one GGUF file. What was cut off goes on where it ended; every file is checked
--- against the hub's digest. HF_TOKEN is sent for models that need it; HF_ENDPOINT names another hub, and
--- HF_HUB_CACHE or HF_HOME another cache.
+-- against the hub's digest. HF_TOKEN is sent for models that need it; HF_ENDPOINT names another hub,
+-- HF_HUB_CACHE or HF_HOME another cache, and SSL_CERT_FILE a file of other certificate authorities.
 --
 --   perilune pull openai-community/gpt2
 --   perilune generate -m openai-community/gpt2 "Once upon a time"

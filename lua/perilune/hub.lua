@@ -103,7 +103,10 @@ return function(pl, core)
   }
 
   local function check(what, answer)
-    if answer.problem then pl.fail("io", "%s: %s", what, explained[answer.problem] or answer.message) end
+    if answer.problem then
+      pl.fail("io", "%s: %s%s", what, explained[answer.problem] or answer.message,
+        answer.problem == "certificate" and "; SSL_CERT_FILE names a file of other authorities" or "")
+    end
     if answer.status ~= 200 and answer.status ~= 206 then fail_status(what, answer) end
     return answer
   end

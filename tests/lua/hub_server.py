@@ -1,18 +1,20 @@
 """A hub on 127.0.0.1 for pull_spec.lua, with faults: each model's name says which.
 
-usage: hub_server.py ROOT PORT_FILE LOG   (ROOT/ORG/NAME/FILE...; *.gguf and *.safetensors are LFS files)
+usage: hub_server.py ROOT PORT_FILE LOG [CERTIFICATE]   (ROOT/ORG/NAME/FILE...; *.gguf and *.safetensors are
+LFS files). CERTIFICATE holds a key too: then it speaks HTTPS.
 LOG gets a line per request: METHOD, Host, path, whether a token came, Range.
 """
 import hashlib
 import http.server
 import json
 import os
+import ssl
 import sys
 import threading
 import time
 import urllib.parse
 
-root, port_file, log_file = sys.argv[1:]
+root, port_file, log_file = sys.argv[1:4]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 seen = {}
 
@@ -125,6 +127,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 server.daemon_threads = True
+if len(sys.argv) > 4:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[4])
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
 timer = threading.Timer(300, lambda: os._exit(1))  # should nobody stop it
 timer.daemon = True
 timer.start()

@@ -24,14 +24,21 @@ end
 local Hub = {}
 Hub.__index = Hub
 
-local function start_hub()
+-- host: of a certificate that the server makes itself, to speak HTTPS; nil: HTTP.
+local function start_hub(host)
   if not shell("command -v python3 >/dev/null 2>&1") then return nil end
+  if host and not shell("command -v openssl >/dev/null 2>&1") then return nil end
   local home = os.tmpname()
   os.remove(home)
-  local self = setmetatable({ home = home }, Hub)
+  local self = setmetatable({ home = home, scheme = host and "https" or "http" }, Hub)
   assert(shell("mkdir -p %s/root %s/cache", home, home))
-  local pipe = assert(io.popen(("python3 tests/lua/hub_server.py %s/root %s/port %s/log >%s/errors 2>&1 & echo $!")
-    :format(home, home, home, home)))
+  if host then
+    assert(shell("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=hub -addext subjectAltName=%s " ..
+      "-keyout %s/key -out %s/authority 2>/dev/null && cat %s/key %s/authority >%s/certificate", host, home, home, home,
+      home, home))
+  end
+  local pipe = assert(io.popen(("python3 tests/lua/hub_server.py %s/root %s/port %s/log %s >%s/errors 2>&1 & echo $!")
+    :format(home, home, home, host and home .. "/certificate" or "", home)))
   self.pid = pipe:read("n")
   pipe:close()
   for _ = 1, 200 do
@@ -47,8 +54,9 @@ function Hub:stop()
 end
 
 function Hub:environment(more)
-  return ("env -u HF_TOKEN -u HF_HOME -u http_proxy -u HTTP_PROXY -u all_proxy -u ALL_PROXY no_proxy='*' " ..
-    "HF_ENDPOINT=http://127.0.0.1:%s HF_HUB_CACHE=%s/cache %s"):format(self.port, self.home, more or "")
+  return ("env -u HF_TOKEN -u HF_HOME -u http_proxy -u HTTP_PROXY -u https_proxy -u HTTPS_PROXY -u all_proxy " ..
+    "-u ALL_PROXY -u CURL_CA_BUNDLE -u SSL_CERT_FILE -u REQUESTS_CA_BUNDLE no_proxy='*' " ..
+    "HF_ENDPOINT=%s://127.0.0.1:%s HF_HUB_CACHE=%s/cache %s"):format(self.scheme, self.port, self.home, more or "")
 end
 
 -- Pulls ORG/NAME: whether it worked, and what was said.
@@ -287,5 +295,35 @@ describe("pull", function()
     assert.is_true(hub:pull("org/full"))
     assert.are.equal(weights, hub:blob("org/full", "model.gguf"))
     assert.is_truthy(hub:log():find("bytes=%d+-"), hub:log())
+  end)
+
+  it("speaks HTTPS with those alone whose certificate holds, and never leaves it", function()
+    local other = start_hub("IP:127.0.0.1")
+    if not other then return pending("python3 or openssl is not here") end
+    local saved <const> = hub
+    hub = other
+    finally(function() hub = saved other:stop() end)
+    publish("org/one", "model.gguf")
+    for _, name in ipairs { "SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE" } do
+      assert.is_true(hub:pull("org/one", nil, ("%s=%s/authority"):format(name, hub.home)))
+      assert.are.equal(weights, hub:blob("org/one", "model.gguf"))
+      shell("rm -r %s/cache/*", hub.home)
+    end
+    assert.is_falsy(refuses("org/one", "SSL_CERT_FILE names a file of other authorities"):find("tries", 1, true))
+    refuses("org/one", "/nowhere", nil, "SSL_CERT_FILE=/nowhere")
+    publish("org/moved", "model.gguf")
+    refuses("org/moved", "expected https", nil, ("SSL_CERT_FILE=%s/authority HF_TOKEN=secret"):format(hub.home))
+    assert.are.equal("", hub:left("org/one", ".incomplete"))
+  end)
+
+  it("refuses a certificate that is for another host", function()
+    local other = start_hub("DNS:elsewhere")
+    if not other then return pending("python3 or openssl is not here") end
+    local saved <const> = hub
+    hub = other
+    finally(function() hub = saved other:stop() end)
+    publish("org/one", "model.gguf")
+    refuses("org/one", "127.0.0.1", nil, ("SSL_CERT_FILE=%s/authority"):format(hub.home))
+    assert.are.equal("", hub:log())
   end)
 end)
