@@ -168,7 +168,8 @@ pl_status pl_model_save(const pl_model *model, const char *path, const pl_save_o
 typedef struct pl_adapter pl_adapter;
 
 /* Loads a folder in PEFT's layout (adapter_config.json, adapter_model.safetensors), that
- * .safetensors file, or a .gguf file. Errors name file, tensor or field: PL_ERR_ARGUMENT and
+ * .safetensors file, a .gguf file, or a hub id that lies in the cache as for pl_model_load. Errors
+ * name file, tensor or field: PL_ERR_ARGUMENT and
  * PL_ERR_SHAPE (it was made for another base), PL_ERR_FORMAT, PL_ERR_UNSUPPORTED (what is more than
  * low-rank matrices), PL_ERR_IO. */
 pl_status pl_adapter_load(pl_adapter **adapter, pl_model *model, const char *path, pl_error *err);

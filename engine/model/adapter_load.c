@@ -300,11 +300,18 @@ static pl_status locate(const char *path, char weights[PL_PATH_MAX], char config
     if (access(weights, F_OK) == 0) {
         return pl_fail(err, PL_ERR_IO, "%s: has no adapter_model.safetensors", path);
     }
+    pl_model_files files;
     snprintf(weights, PL_PATH_MAX, "%s", path);
-    if (n > 12 && strcmp(path + n - 12, ".safetensors") == 0) {
-        const char *slash = strrchr(path, '/');
-        int folder = slash ? (int)(slash - path) + 1 : 0;
-        snprintf(config, PL_PATH_MAX, "%.*sadapter_config.json", folder, path);
+    if (access(path, F_OK) != 0) { /* a hub id, or nothing */
+        pl_status status = pl_locate_model(&files, path, err);
+        if (status != PL_OK) return status;
+        snprintf(weights, PL_PATH_MAX, "%s", files.weights);
+    }
+    n = strlen(weights);
+    if (n > 12 && strcmp(weights + n - 12, ".safetensors") == 0) {
+        const char *slash = strrchr(weights, '/');
+        int folder = slash ? (int)(slash - weights) + 1 : 0;
+        snprintf(config, PL_PATH_MAX, "%.*sadapter_config.json", folder, weights);
     }
     return PL_OK;
 }

@@ -40,7 +40,7 @@ function cli.parser(name, description)
     :argname "NAME"
   parser:option("-t --threads", "How many threads (default: as many as cores)"):argname "N"
     :convert(cli.whole(1))
-  parser:option("--adapter", "A low-rank adapter for the model, at SCALE (1)"):argname "PATH[:SCALE]"
+  parser:option("--adapter", "A low-rank adapter for the model, at SCALE (1)"):argname "NAME[:SCALE]"
     :count("*"):convert(cli.adapter)
   parser:option("--seed", "Where random numbers begin (default: anew each time)"):argname "N"
     :convert(cli.whole(0))

@@ -50,7 +50,7 @@ end
 
 local beside = { "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
   "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "special_tokens_map.json", "added_tokens.json",
-  "chat_template.jinja", "chat_template.json" }
+  "chat_template.jinja", "chat_template.json", "1_Pooling/config.json", "adapter_config.json" }
 
 --- The parts of a model in parts, NAME-00001-of-00003.ENDING; just the name where it is no part.
 ---@param name string

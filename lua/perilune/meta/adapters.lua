@@ -28,8 +28,8 @@ function Adapter:close() end
 ---@class perilune.Model
 local Model = {}
 
---- Loads a folder in PEFT's layout, the .safetensors file in it, or a .gguf file. An adapter that
---- was made for another base is refused by the name of what does not fit.
+--- Loads a folder in PEFT's layout, the .safetensors file in it, a .gguf file, or what `pl.pull` brought
+--- under its hub id. An adapter that was made for another base is refused by the name of what does not fit.
 ---@param path string
 ---@return perilune.Adapter
 function Model:load_adapter(path) end
