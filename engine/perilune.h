@@ -169,9 +169,8 @@ typedef struct pl_adapter pl_adapter;
 
 /* Loads a folder in PEFT's layout (adapter_config.json, adapter_model.safetensors), that
  * .safetensors file, a .gguf file, or a hub id that lies in the cache as for pl_model_load. Errors
- * name file, tensor or field: PL_ERR_ARGUMENT and
- * PL_ERR_SHAPE (it was made for another base), PL_ERR_FORMAT, PL_ERR_UNSUPPORTED (what is more than
- * low-rank matrices), PL_ERR_IO. */
+ * name file, tensor or field: PL_ERR_ARGUMENT and PL_ERR_SHAPE (it was made for another base),
+ * PL_ERR_FORMAT, PL_ERR_UNSUPPORTED (what is more than low-rank matrices), PL_ERR_IO. */
 pl_status pl_adapter_load(pl_adapter **adapter, pl_model *model, const char *path, pl_error *err);
 pl_adapter *pl_adapter_retain(pl_adapter *adapter);
 void pl_adapter_free(pl_adapter *adapter);
