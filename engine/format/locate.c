@@ -216,6 +216,18 @@ static void hub_id_of(char *name) {
     memmove(dashes + 1, dashes + 2, strlen(dashes + 2) + 1);
 }
 
+bool pl_hub_id_of_folder(char out[PL_PATH_MAX], const char *folder) {
+    static const char middle[] = "/snapshots/";
+    const char *at = strstr(folder, middle), *start = at;
+    while (start && start > folder && start[-1] != '/') start--;
+    if (!at || strncmp(start, "models--", 8) != 0) return false;
+    const char *end = strchr(at + sizeof middle - 1, '/');
+    if (end && end[1]) return false;
+    if (!join(out, "%.*s", (int)(at - start), start)) return false;
+    hub_id_of(out);
+    return true;
+}
+
 /* What a mistyped path may have meant, as "; did you mean ...?" or "". */
 static void suggest_path(char *out, size_t size, const char *name) {
     char folder[PL_PATH_MAX], near[PL_PATH_MAX];

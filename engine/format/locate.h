@@ -27,4 +27,7 @@ pl_status pl_locate_model(pl_model_files *files, const char *name, pl_error *err
  * long. */
 bool pl_hub_folder(char out[PL_PATH_MAX]);
 
+/* The hub id of a folder models--ORG--NAME/snapshots/COMMIT; false: it is none. */
+bool pl_hub_id_of_folder(char out[PL_PATH_MAX], const char *folder);
+
 #endif

@@ -627,11 +627,14 @@ static pl_status describe(pl_config *config, const pl_family **family, json_t **
     return (*family)->hf_encoder ? describe_pooling(config, files, err) : PL_OK;
 }
 
+/* What a GGUF file says, the hub id, or the last part of the path. */
 static char *model_name(const pl_weights_file *file, const pl_model_files *files) {
     pl_gguf_string name;
+    char id[PL_PATH_MAX];
     if (file->gguf && pl_gguf_find_string(file->gguf, "general.name", &name)) {
         return strndup(name.data, name.size);
     }
+    if (!file->gguf && pl_hub_id_of_folder(id, files->folder)) return strdup(id);
     const char *path = file->gguf ? files->weights : files->folder;
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/') length--;

@@ -114,6 +114,24 @@ static void test_hub_ids_are_found_in_the_cache(void **state) {
     remove_folder(home);
 }
 
+static void test_folders_of_the_cache_have_hub_ids(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"/x/models--some-org--gpt2/snapshots/aaa", "some-org/gpt2"},
+        {"models--some-org--a--b/snapshots/aaa/", "some-org/a--b"},
+        {"models--gpt2/snapshots/aaa", "gpt2"},
+        {"/x/models--some-org--gpt2/snapshots/aaa/deeper", NULL},
+        {"/x/models--some-org--gpt2", NULL},
+        {"/x/some-org/snapshots/aaa", NULL},
+        {"/snapshots/aaa", NULL},
+        {"", NULL}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char id[PL_PATH_MAX] = "";
+        assert_int_equal(pl_hub_id_of_folder(id, cases[i][0]), cases[i][1] != NULL);
+        if (cases[i][1]) assert_string_equal(id, cases[i][1]);
+    }
+}
+
 static void test_json_errors_name_file_and_line(void **state) {
     (void)state;
     static const struct {
@@ -147,6 +165,7 @@ int main(void) {
         cmocka_unit_test(test_files_are_taken_as_they_are),
         cmocka_unit_test(test_folders_prefer_the_usual_names),
         cmocka_unit_test(test_hub_ids_are_found_in_the_cache),
+        cmocka_unit_test(test_folders_of_the_cache_have_hub_ids),
         cmocka_unit_test(test_json_errors_name_file_and_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
