@@ -175,8 +175,9 @@ pl_status pl_adapter_load(pl_adapter **adapter, pl_model *model, const char *pat
 pl_adapter *pl_adapter_retain(pl_adapter *adapter);
 void pl_adapter_free(pl_adapter *adapter);
 
-/* Writes a folder in PEFT's layout. PL_ERR_UNSUPPORTED: the family has no Hugging Face files. */
-pl_status pl_adapter_save(const pl_adapter *adapter, const char *folder, pl_error *err);
+/* Writes a GGUF file where the path ends in .gguf, else a folder in PEFT's layout.
+ * PL_ERR_UNSUPPORTED: the family has no such files, or GGUF cannot say it (several alphas). */
+pl_status pl_adapter_save(const pl_adapter *adapter, const char *path, pl_error *err);
 
 typedef struct pl_adapter_use {
     pl_adapter *adapter;

@@ -131,11 +131,11 @@ static int close(lua_State *L) {
     return 0;
 }
 
-/* adapter:save(folder) */
+/* adapter:save(path) */
 static int save(lua_State *L) {
     pl_error err;
-    const char *folder = pl_lua_check_string(L, 2, "save");
-    if (pl_adapter_save(check_adapter(L, 1), folder, &err) != PL_OK) pl_lua_raise(L, &err);
+    const char *path = pl_lua_check_string(L, 2, "save");
+    if (pl_adapter_save(check_adapter(L, 1), path, &err) != PL_OK) pl_lua_raise(L, &err);
     return 0;
 }
 

@@ -21,8 +21,7 @@ typedef struct pl_target {
     const pl_tensor_rule *rule;
     int64_t layer, expert; /* -1: none */
     const pl_linear *parts[PL_MAX_PARTS];
-    bool
-        rotated[PL_MAX_PARTS]; /* queries and keys whose pairs the two kinds of files order apart */
+    bool rotated[PL_MAX_PARTS]; /* queries and keys */
     int n_parts;
     int64_t n_in, n_out; /* n_out of all parts together */
 } pl_target;
@@ -78,6 +77,9 @@ pl_status pl_adapter_new(pl_adapter **adapter, pl_model *model, const char *cons
 /* Everything but opening the files; config: of PEFT, NULL for GGUF. For tests of wild bytes. */
 pl_status pl_adapter_read(pl_adapter *adapter, const pl_weights_file *file, const json_t *config,
                           pl_error *err);
+
+/* What pl_adapter_save does where the path ends so. */
+pl_status pl_adapter_save_gguf(const pl_adapter *adapter, const char *path, pl_error *err);
 
 /* -- what sequences wear ---------------------------------------------------------------------- */
 

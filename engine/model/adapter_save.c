@@ -141,7 +141,7 @@ static pl_status write_weights(const pl_adapter *adapter, const char *folder, pl
     return status;
 }
 
-pl_status pl_adapter_save(const pl_adapter *adapter, const char *folder, pl_error *err) {
+static pl_status save_folder(const pl_adapter *adapter, const char *folder, pl_error *err) {
     const pl_family *family = pl_model_family(adapter->model);
     if (!family || !family->model_type || adapter->n_pairs == 0) {
         return pl_fail(err, PL_ERR_UNSUPPORTED, "there are no Hugging Face files of the family %s",
@@ -155,4 +155,10 @@ pl_status pl_adapter_save(const pl_adapter *adapter, const char *folder, pl_erro
     }
     pl_status status = write_weights(adapter, folder, err);
     return status == PL_OK ? write_config(adapter, folder, err) : status;
+}
+
+pl_status pl_adapter_save(const pl_adapter *adapter, const char *path, pl_error *err) {
+    size_t n = strlen(path);
+    bool gguf = n > 5 && strcmp(path + n - 5, ".gguf") == 0;
+    return gguf ? pl_adapter_save_gguf(adapter, path, err) : save_folder(adapter, path, err);
 }

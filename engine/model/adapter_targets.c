@@ -10,8 +10,9 @@ static const char *pattern_of(const pl_tensor_rule *rule, bool hf) {
 }
 
 /* Whether queries and keys of a file have their rotated pairs in another order than the model. */
-static bool is_reordered(const pl_model *model, const pl_family *family, bool hf) {
+static bool is_reordered(const pl_model *model, bool hf) {
     const pl_config *c = &model->config;
+    const pl_family *family = pl_model_family(model);
     bool half = hf ? family->config.rope_half : family->gguf_rope_half;
     return c->positions == PL_POSITIONS_ROTARY && half != c->rope_half;
 }
@@ -31,13 +32,13 @@ static void fill_outside(pl_target *t, const pl_model *model) {
     if (t->rule->place == PL_PLACE_UNEMBED_DENSE) add_part(t, &w->unembed_dense, false);
 }
 
-static void fill_in_block(pl_target *t, const pl_model *model, bool reordered) {
+static void fill_in_block(pl_target *t, const pl_model *model) {
     const pl_block_weights *b = &model->weights.blocks[t->layer];
     const pl_expert_weights *e = t->expert < 0 ? NULL : &b->experts[t->expert];
     switch (t->rule->place) {
     case PL_PLACE_QKV:
-        add_part(t, &b->q, reordered);
-        add_part(t, &b->k, reordered);
+        add_part(t, &b->q, true);
+        add_part(t, &b->k, true);
         add_part(t, &b->v, false);
         break;
     case PL_PLACE_GATE_IN:
@@ -45,10 +46,10 @@ static void fill_in_block(pl_target *t, const pl_model *model, bool reordered) {
         add_part(t, &b->in, false);
         break;
     case PL_PLACE_Q:
-        add_part(t, &b->q, reordered);
+        add_part(t, &b->q, true);
         break;
     case PL_PLACE_K:
-        add_part(t, &b->k, reordered);
+        add_part(t, &b->k, true);
         break;
     case PL_PLACE_V:
         add_part(t, &b->v, false);
@@ -82,12 +83,12 @@ static void fill_in_block(pl_target *t, const pl_model *model, bool reordered) {
     }
 }
 
-static pl_status visit_target(const pl_model *model, pl_target *t, bool reordered,
-                              pl_target_fn visit, void *context, pl_error *err) {
+static pl_status visit_target(const pl_model *model, pl_target *t, pl_target_fn visit,
+                              void *context, pl_error *err) {
     if (t->layer < 0)
         fill_outside(t, model);
     else
-        fill_in_block(t, model, reordered);
+        fill_in_block(t, model);
     return t->n_parts ? visit(context, t, err) : PL_OK;
 }
 
@@ -99,7 +100,6 @@ pl_status pl_each_target(const pl_model *model, bool hf, pl_target_fn visit, voi
         return pl_fail(err, PL_ERR_UNSUPPORTED, "there are no %s files of the family %s",
                        hf ? "Hugging Face" : "GGUF", c->arch);
     }
-    bool reordered = is_reordered(model, family, hf);
     pl_status status = PL_OK;
     for (size_t i = 0; i < family->n_rules; i++) {
         const pl_tensor_rule *rule = &family->rules[i];
@@ -111,7 +111,7 @@ pl_status pl_each_target(const pl_model *model, bool hf, pl_target_fn visit, voi
             pl_target t = {.rule = rule,
                            .layer = strstr(pattern, "%d") ? n / n_experts : -1,
                            .expert = strstr(pattern, "%e") ? n % n_experts : -1};
-            status = visit_target(model, &t, reordered, visit, context, err);
+            status = visit_target(model, &t, visit, context, err);
         }
         if (status != PL_OK) return status;
     }
@@ -136,7 +136,8 @@ int64_t pl_target_row(const pl_target *target, const pl_model *model, bool hf, i
     for (int i = 0; i < target->n_parts; i++) {
         int64_t n_out = pl_linear_n_out(target->parts[i]);
         bool here = target->rule->by_head && hf ? i == part : row < n_out;
-        if (here) return first + (target->rotated[i] ? pl_config_other_row(c, row) : row);
+        bool other = target->rotated[i] && is_reordered(model, hf);
+        if (here) return first + (other ? pl_config_other_row(c, row) : row);
         if (!(target->rule->by_head && hf)) row -= n_out;
         first += n_out;
     }

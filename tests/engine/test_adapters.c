@@ -483,6 +483,53 @@ static void test_saved_and_merged_adapters_compute_the_same(void **state) {
     }
 }
 
+/* From PEFT's layout to GGUF and back, on bases of both kinds: queries and keys change their order
+ * twice, and the experts of Mixtral become one tensor and several again. */
+static void test_adapters_go_from_one_layout_to_the_other(void **state) {
+    (void)state;
+    static const char *const families[] = {"gpt2", "llama", "gptneox", "mixtral"};
+    float worn[N * VOCAB], again[N * VOCAB];
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        char *folder = make_folder();
+        pl_error err;
+        pl_model *made = new_model(families[i], 9);
+        assert_int_equal(pl_model_save(made, in_folder(folder, "base.gguf"), NULL, &err), PL_OK);
+        pl_model *gguf = must_load(in_folder(folder, "base.gguf"));
+        reference *r = must_reference(made);
+        modules m = modules_of(families[i], r, 4);
+        write_peft(folder, &m, "");
+        pl_adapter *adapter = must_adapter(made, folder);
+        logits_with(made, adapter, 0.7f, worn);
+        if (pl_adapter_save(adapter, in_folder(folder, "a.gguf"), &err) != PL_OK)
+            fail_msg("%s", err.message);
+        pl_adapter *second = must_adapter(made, in_folder(folder, "a.gguf"));
+        logits_with(made, second, 0.7f, again);
+        hold_near(worn, again, 1e-6f);
+        pl_adapter *third = must_adapter(gguf, in_folder(folder, "a.gguf"));
+        logits_with(gguf, third, 0.7f, again);
+        hold_near(worn, again, 2e-5f);
+        assert_int_equal(pl_adapter_save(third, in_folder(folder, "back"), &err), PL_OK);
+        pl_adapter *fourth = must_adapter(made, in_folder(folder, "back"));
+        logits_with(made, fourth, 0.7f, again);
+        hold_near(worn, again, 1e-6f);
+
+        adapter->pairs[1].scale *= 2;
+        assert_int_equal(pl_adapter_save(adapter, in_folder(folder, "b.gguf"), &err),
+                         PL_ERR_UNSUPPORTED);
+        assert_non_null(strstr(err.message, "several alphas"));
+        adapter->pairs[1].scale /= 2;
+        pl_adapter_free(fourth);
+        pl_adapter_free(third);
+        pl_adapter_free(second);
+        pl_adapter_free(adapter);
+        free_modules(&m);
+        reference_free(r);
+        pl_model_free(gguf);
+        pl_model_free(made);
+        remove_folder(folder);
+    }
+}
+
 static void test_alpha_pattern_goes_by_the_longest_end_of_a_name(void **state) {
     (void)state;
     char *folder = make_folder(), name[120];
@@ -586,6 +633,7 @@ int main(void) {
         cmocka_unit_test(test_company_changes_no_bit),
         cmocka_unit_test(test_changes_leave_stale_positions_that_recompute_renews),
         cmocka_unit_test(test_saved_and_merged_adapters_compute_the_same),
+        cmocka_unit_test(test_adapters_go_from_one_layout_to_the_other),
         cmocka_unit_test(test_alpha_pattern_goes_by_the_longest_end_of_a_name),
         cmocka_unit_test(test_bad_adapters_are_refused_by_name),
     };

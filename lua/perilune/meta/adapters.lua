@@ -18,9 +18,10 @@ function Adapter:matrices() end
 ---@return {name: string, tensor: perilune.Tensor}[]
 function Adapter:parameters() end
 
---- Writes a folder in PEFT's layout: adapter_config.json, adapter_model.safetensors.
----@param folder string
-function Adapter:save(folder) end
+--- Writes a GGUF file where the path ends in .gguf, else a folder in PEFT's layout: adapter_config.json,
+--- adapter_model.safetensors.
+---@param path string
+function Adapter:save(path) end
 
 --- Sequences that wear it keep it.
 function Adapter:close() end
