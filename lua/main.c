@@ -14,8 +14,8 @@
 enum { EXIT_INTERRUPTED = 130, PATIENCE = 3 };
 
 /* The first Ctrl-C asks the script to stop. The third without an answer means that something does
- * not ask whether it should. What a library's thread is given while the main thread holds the signal
- * back is passed on to it, which waits for it at the prompt. */
+ * not ask whether it should. What a library's thread is given while the main thread holds the
+ * signal back is passed on to it, which waits for it at the prompt. */
 static void on_interrupt(int number) {
     static volatile sig_atomic_t presses;
     pid_t main_thread = getpid();
