@@ -182,7 +182,7 @@ describe("pull", function()
       "-n", "3", "the" }, nil, hub:environment())
     assert.are.equal(0, status, err)
     assert.is_true(#out > 3)
-    local failed, _, why = program.run({ "generate", "-m", hub.home .. "/base.gguf", "--adapter", "org/adaptor", "the" },
+    local failed, _, why = program.run({ "generate", "-m", hub.home .. "/base.gguf", "--adapter", "org/adaptor", "x" },
       nil, hub:environment())
     assert.are_not.equal(0, failed)
     assert.is_truthy(why:find("did you mean org/adapter?", 1, true), why)
