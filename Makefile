@@ -27,9 +27,10 @@ AVX2   := -mavx2 -mfma -mf16c
 AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 VNNI   := $(AVX512) -mavx512vnni
 BF16   := $(VNNI) -mavx512bf16
-isa_flags = $(if $(filter %_avx2.c,$(1)),$(AVX2))$(if $(filter %_avx512.c,$(1)),$(AVX512))$(if $(filter %_vnni.c,$(1)),$(VNNI))$(if $(filter %_bf16.c,$(1)),$(BF16))
+AMX    := $(BF16) -mamx-tile -mamx-int8 -mamx-bf16
+isa_flags = $(if $(filter %_avx2.c,$(1)),$(AVX2))$(if $(filter %_avx512.c,$(1)),$(AVX512))$(if $(filter %_vnni.c,$(1)),$(VNNI))$(if $(filter %_bf16.c,$(1)),$(BF16))$(if $(filter %_amx.c,$(1)),$(AMX))
 PROCESSOR := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
-FOREIGN   := $(if $(filter-out x86_64,$(PROCESSOR)),%_avx2.c %_avx512.c %_vnni.c %_bf16.c) \
+FOREIGN   := $(if $(filter-out x86_64,$(PROCESSOR)),%_avx2.c %_avx512.c %_vnni.c %_bf16.c %_amx.c) \
   $(if $(filter-out aarch64,$(PROCESSOR)),%_neon.c)
 
 ENGINE  := $(filter-out $(FOREIGN),$(wildcard engine/*/*.c))
@@ -105,7 +106,7 @@ test-engine: suites ## the C suites
 test-arm64: ## the kernels' suite for 64-bit ARM, emulated
 	@mkdir -p build/arm64
 	aarch64-linux-gnu-gcc $(ALL_FLAGS) -o build/arm64/test_kernels tests/engine/test_kernels.c $(wildcard engine/base/*.c) \
-	  $(filter-out %_avx2.c %_avx512.c %_vnni.c %_bf16.c,$(wildcard engine/kernels/*.c)) -lcmocka -lm
+	  $(filter-out %_avx2.c %_avx512.c %_vnni.c %_bf16.c %_amx.c,$(wildcard engine/kernels/*.c)) -lcmocka -lm
 	qemu-aarch64-static -L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH=/usr/lib/aarch64-linux-gnu build/arm64/test_kernels
 
 test-lua: all ## the Lua specs: in stock lua5.4, or with SANITIZE=1 inside the program

@@ -314,8 +314,8 @@ typedef struct pl_session pl_session;
 typedef struct pl_session_options {
     int n_threads; /* 0: as many as cores */
     bool exact;    /* float32 activations against quantised weights too */
-    /* Prompts meet F16 and BF16 weights in bfloat16 where the processor can: twice as fast, three
-     * digits, and a row's numbers then depend on its company. Not with exact. */
+    /* Prompts meet F32, F16 and BF16 weights in bfloat16 where the processor can: at least twice as
+     * fast, three digits, and a row's numbers then depend on its company. Not with exact. */
     bool fast;
     pl_dtype kv_dtype;     /* PL_F16, PL_F32, or PL_Q8_0 where 32 divides d_head */
     int64_t n_batch;       /* rows of one pass at most; longer prompts run in chunks */

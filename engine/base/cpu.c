@@ -13,6 +13,8 @@ const char *pl_isa_name(pl_isa isa) {
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* clang 14's __builtin_cpu_supports does not know f16c. */
 static bool has_f16c(void) {
@@ -40,6 +42,19 @@ bool pl_cpu_has_vnni(void) {
 bool pl_cpu_has_bf16(void) {
     return pl_cpu_supports(PL_ISA_AVX512) && __builtin_cpu_supports("avx512bf16");
 }
+
+/* Linux lends a process the tiles' registers when it asks. */
+static bool tiles_granted(void) {
+    enum { ASK = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, ASK, TILE_DATA) == 0;
+}
+
+bool pl_cpu_has_amx(void) {
+    enum { AMX = 1 << 22 | 1 << 24 | 1 << 25 }; /* bfloat16, tiles, int8 */
+    unsigned a, b, c, d;
+    return pl_cpu_has_vnni() && pl_cpu_has_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+           (d & AMX) == AMX && tiles_granted();
+}
 #else
 bool pl_cpu_supports(pl_isa isa) {
 #if defined(__aarch64__)
@@ -53,6 +68,10 @@ bool pl_cpu_has_vnni(void) {
 }
 
 bool pl_cpu_has_bf16(void) {
+    return false;
+}
+
+bool pl_cpu_has_amx(void) {
     return false;
 }
 #endif

@@ -124,7 +124,7 @@ typedef struct pl_kernels {
  * words; a row of activations (n_in + 1) / 2 words. */
 enum { PL_FAST_OUT = 64 };
 typedef struct pl_fast_kernels {
-    /* n_out (at most PL_FAST_OUT) rows of F16 or BF16 weights into a panel. */
+    /* n_out (at most PL_FAST_OUT) rows of F32, F16 or BF16 weights into a panel. */
     void (*pack)(uint32_t *panel, pl_dtype dtype, const void *w, size_t w_row_bytes, size_t n_out,
                  size_t n_in);
     void (*round)(uint32_t *out, const float *x, size_t n);

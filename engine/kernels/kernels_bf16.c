@@ -16,10 +16,24 @@
 
 enum { GROUPS = 4, LANES = 16, BLOCK_ROWS = 6 };
 
-/* Sixteen pairs of bfloat16 of one row, those from element n on 0. */
-static inline __m512i load_pairs(pl_dtype dtype, const uint16_t *row, size_t n) {
-    __mmask32 mask = n >= 32 ? 0xffffffff : (__mmask32)((1u << n) - 1);
-    __m512i raw = _mm512_maskz_loadu_epi16(mask, row);
+/* The first n of a mask's 16 elements. */
+static inline __mmask16 first(size_t n) {
+    return n >= LANES ? 0xffff : (__mmask16)((1u << n) - 1);
+}
+
+/* Sixteen pairs of bfloat16 of float32 numbers, those from element n on 0. */
+static inline __m512i round_pairs(const float *x, size_t n) {
+    __m512 low = _mm512_maskz_loadu_ps(first(n), x);
+    __m512 high =
+        n > LANES ? _mm512_maskz_loadu_ps(first(n - LANES), x + LANES) : _mm512_setzero_ps();
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+
+/* The same of one row of weights from element k on. */
+static inline __m512i load_pairs(pl_dtype dtype, const void *row, size_t k, size_t n) {
+    if (dtype == PL_F32) return round_pairs((const float *)row + k, n);
+    __mmask32 mask = n >= 2 * LANES ? 0xffffffff : (__mmask32)((1u << n) - 1);
+    __m512i raw = _mm512_maskz_loadu_epi16(mask, (const uint16_t *)row + k);
     if (dtype == PL_BF16) return raw;
     __m512 low = _mm512_cvtph_ps(_mm512_castsi512_si256(raw));
     __m512 high = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(raw, 1));
@@ -61,9 +75,8 @@ void pl_pack_fast_bf16(uint32_t *panel, pl_dtype dtype, const void *w, size_t w_
             __m512i z[LANES];
             for (size_t i = 0; i < LANES; i++) {
                 size_t row = group * LANES + i;
-                const char *at = (const char *)w + row * w_row_bytes + k * sizeof(uint16_t);
-                z[i] = row < n_out ? load_pairs(dtype, (const uint16_t *)at, n_in - k)
-                                   : _mm512_setzero_si512();
+                const char *at = (const char *)w + row * w_row_bytes;
+                z[i] = row < n_out ? load_pairs(dtype, at, k, n_in - k) : _mm512_setzero_si512();
             }
             transpose(z);
             for (size_t i = 0; i < LANES && k / 2 + i < n_pairs; i++) {
@@ -75,16 +88,8 @@ void pl_pack_fast_bf16(uint32_t *panel, pl_dtype dtype, const void *w, size_t w_
 
 void pl_round_fast_bf16(uint32_t *out, const float *x, size_t n) {
     for (size_t i = 0; i < n; i += 2 * LANES) {
-        size_t left = n - i;
-        __mmask16 low = left >= LANES ? 0xffff : (__mmask16)((1u << left) - 1);
-        __mmask16 high = left >= 2 * LANES ? 0xffff
-                         : left > LANES    ? (__mmask16)((1u << (left - LANES)) - 1)
-                                           : 0;
-        __m512 a = _mm512_maskz_loadu_ps(low, x + i);
-        __m512 b = _mm512_maskz_loadu_ps(high, x + i + LANES);
-        size_t n_pairs = (left + 1) / 2;
-        __mmask16 pairs = n_pairs >= LANES ? 0xffff : (__mmask16)((1u << n_pairs) - 1);
-        _mm512_mask_storeu_epi32(out + i / 2, pairs, (__m512i)_mm512_cvtne2ps_pbh(b, a));
+        __mmask16 pairs = first((n - i + 1) / 2);
+        _mm512_mask_storeu_epi32(out + i / 2, pairs, round_pairs(x + i, n - i));
     }
 }
 
@@ -117,8 +122,7 @@ static inline __attribute__((always_inline)) void block(float *out, size_t out_s
 #pragma GCC unroll 6
     for (size_t r = 0; r < n_rows; r++) {
         for (size_t g = 0; g < GROUPS && g * LANES < n_out; g++) {
-            size_t left = n_out - g * LANES;
-            __mmask16 mask = left >= LANES ? 0xffff : (__mmask16)((1u << left) - 1);
+            __mmask16 mask = first(n_out - g * LANES);
             _mm512_mask_storeu_ps(out + r * out_stride + g * LANES, mask, sums[r][g]);
         }
     }

@@ -6,6 +6,8 @@
 
 enum { OUTSIDE = -1 };
 
+#define BIT(point) ((uint64_t)1 << (point))
+
 /* The two taps of a norm. */
 typedef struct norm_points {
     pl_point scale, normalized;
@@ -20,6 +22,9 @@ static const norm_points block_points[PL_N_SUBLAYERS][2] = {
 static const norm_points final_points = {PL_HOOK_LN_FINAL_SCALE, PL_HOOK_LN_FINAL_NORMALIZED};
 static const norm_points query_points = {PL_HOOK_Q_NORM_SCALE, PL_HOOK_Q_NORMALIZED};
 static const norm_points key_points = {PL_HOOK_K_NORM_SCALE, PL_HOOK_K_NORMALIZED};
+/* Those who look at what single heads read need the norm's stats. */
+static const uint64_t stats_readers =
+    BIT(PL_HOOK_ATTN_IN) | BIT(PL_HOOK_Q_INPUT) | BIT(PL_HOOK_K_INPUT) | BIT(PL_HOOK_V_INPUT);
 
 /* x as listeners see it: [rows, width], or with heads [rows, n_heads, -1]. */
 static pl_status tap_as(pl_pass *p, pl_point point, int layer, const pl_tensor *x,
@@ -49,6 +54,11 @@ static pl_status normalize(pl_pass *p, const norm_points *points, int layer, pl_
                            const pl_tensor *x, const pl_norm_weights *weights, int64_t n_heads) {
     const pl_config *config = &p->model->config;
     pl_tensor stats;
+    uint64_t between = points ? BIT(points->scale) | BIT(points->normalized) | stats_readers : 0;
+    if (!pl_stands(p, between, layer)) {
+        return pl_op_norm(&p->call, out, x, config->norm == PL_NORM_LAYER, config->norm_eps,
+                          weights);
+    }
     if (config->norm == PL_NORM_LAYER) {
         TRY(pl_op_layer_norm_stats(&p->call, &stats, x, config->norm_eps));
     } else {
@@ -151,16 +161,17 @@ static pl_status attention(pl_pass *p, int layer, pl_tensor *out, const pl_tenso
 static pl_status feed_forward(pl_pass *p, int layer, pl_tensor *result, const pl_tensor *x) {
     const pl_config *config = &p->model->config;
     const pl_block_weights *w = &p->model->weights.blocks[layer];
+    const pl_linear *maps[] = {config->gated ? &w->gate : &w->in, &w->in};
+    int n_maps = config->gated ? 2 : 1;
     pl_tensor hidden[2] = {{0}}, post;
-    if (config->gated) {
-        TRY(pl_linear_maps(p, hidden, x, (const pl_linear *[]){&w->gate, &w->in}, 2));
+    if (p->adapted || pl_stands(p, BIT(PL_HOOK_MLP_PRE) | BIT(PL_HOOK_MLP_PRE_LINEAR), layer)) {
+        TRY(pl_linear_maps(p, hidden, x, maps, n_maps));
         TRY(pl_tap(p, PL_HOOK_MLP_PRE, layer, &hidden[0]));
-        TRY(pl_tap(p, PL_HOOK_MLP_PRE_LINEAR, layer, &hidden[1]));
-        TRY(pl_op_activate(&p->call, &post, &hidden[0], &hidden[1], config->activation));
+        if (config->gated) TRY(pl_tap(p, PL_HOOK_MLP_PRE_LINEAR, layer, &hidden[1]));
+        TRY(pl_op_activate(&p->call, &post, &hidden[0], config->gated ? &hidden[1] : NULL,
+                           config->activation));
     } else {
-        TRY(pl_linear_maps(p, hidden, x, (const pl_linear *[]){&w->in}, 1));
-        TRY(pl_tap(p, PL_HOOK_MLP_PRE, layer, &hidden[0]));
-        TRY(pl_op_activate(&p->call, &post, &hidden[0], NULL, config->activation));
+        TRY(pl_op_linear_activate(&p->call, &post, x, maps, n_maps, config->activation));
     }
     TRY(pl_tap(p, PL_HOOK_MLP_POST, layer, &post));
     return pl_linear_maps(p, result, &post, (const pl_linear *[]){&w->out}, 1);

@@ -94,6 +94,11 @@ static inline bool pl_listens(const pl_pass *p, pl_point point, int layer) {
 static inline bool pl_writes(const pl_pass *p, pl_point point, int layer) {
     return pl_hooks_write_mask(p->hooks, layer) >> point & 1;
 }
+/* Whether any of these points (bits) must stand on its own: shown, checked or recorded. Else the
+ * operations around them may be done at once. */
+static inline bool pl_stands(const pl_pass *p, uint64_t points, int layer) {
+    return p->check_finite || p->call.keep || (pl_hooks_mask(p->hooks, layer) & points);
+}
 static inline pl_status pl_tap(pl_pass *p, pl_point point, int layer, pl_tensor *act) {
     bool shown = p->check_finite || pl_listens(p, point, layer);
     return shown ? pl_tap_listeners(p, point, layer, act) : PL_OK;

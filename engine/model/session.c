@@ -12,6 +12,7 @@ enum { MAX_DEPTH = 8 };
 struct pl_session {
     pl_model *model;
     const pl_kernels *kernels;
+    const pl_fast_kernels *fast; /* for precision "fast", or NULL */
     pl_session_options options;
     pl_hooks *hooks;
     pl_page_pool pool;
@@ -71,6 +72,7 @@ pl_status pl_session_new(pl_session **out, pl_model *model, const pl_session_opt
     pl_session *session = calloc(1, sizeof *session);
     if (!session) return pl_fail(err, PL_ERR_MEMORY, "out of memory for a session");
     status = pl_kernels_choose(&session->kernels, err);
+    if (checked.fast) session->fast = pl_kernels_fast();
     if (status == PL_OK) status = pl_hooks_new(&session->hooks, model->config.n_layers, err);
     if (status != PL_OK) {
         free(session);
@@ -434,7 +436,7 @@ static pl_status run_chunk(pl_session *session, const work *w, cursor *at, pl_er
                                  .n_threads = o->n_threads,
                                  .parallel_work = (size_t)o->parallel_work,
                                  .exact = o->exact,
-                                 .fast = o->fast ? pl_kernels_fast() : NULL,
+                                 .fast = session->fast,
                                  .arena = arena},
                         .model = session->model,
                         .session = session,

@@ -33,7 +33,7 @@ typedef struct pl_call {
     size_t parallel_work; /* see pl_call_threads */
     bool exact;           /* quantised weights meet float32 activations, not rounded ones */
     const pl_fast_kernels
-        *fast;              /* many rows and half-precision weights meet in bfloat16; or NULL */
+        *fast;              /* many rows and plain weights meet in bfloat16; or NULL */
     pl_arena *arena;        /* NULL: outputs are owned */
     uint64_t weight_bytes;  /* weights read by linear maps so far */
     bool paused;            /* gradients are not recorded */

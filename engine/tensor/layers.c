@@ -58,7 +58,7 @@ typedef struct rows_job {
     const int32_t *ids;
     const double *frequencies;
     float eps, factor;
-    bool half;
+    bool half, layer;
     pl_activation activation;
     int64_t n_rows;
 } rows_job;
@@ -151,6 +151,33 @@ pl_status pl_op_normalize(pl_call *c, pl_tensor *out, const pl_tensor *x, const 
                          .norm = weights,
                          .n_rows = source.shape[0]});
     return pl_record_normalize(c, out, &source, stats, weights);
+}
+
+static void norm_row(const rows_job *job, int64_t row) {
+    const pl_kernels *k = job->c->kernels;
+    const float *x = row_f32(job->x, row);
+    size_t n = (size_t)job->x->shape[1];
+    float mean, scale;
+    (job->layer ? k->layer_norm_stats : k->rms_norm_stats)(&mean, &scale, x, n, job->eps);
+    k->normalize(row_f32(job->out, row), x, mean, scale, job->norm->gain.data, job->norm->bias.data,
+                 n);
+}
+
+pl_status pl_op_norm(pl_call *c, pl_tensor *out, const pl_tensor *x, bool layer, float eps,
+                     const pl_norm_weights *weights) {
+    pl_status status = check_rows(c, x, "norm");
+    pl_tensor source = *x;
+    if (status == PL_OK && out != x) status = pl_call_tensor(c, out, PL_F32, 2, source.shape);
+    if (status != PL_OK) return status;
+    for_rows(&(rows_job){.c = c,
+                         .run = norm_row,
+                         .out = out,
+                         .x = &source,
+                         .norm = weights,
+                         .eps = eps,
+                         .layer = layer,
+                         .n_rows = source.shape[0]});
+    return PL_OK;
 }
 
 static void gain_row(const rows_job *job, int64_t row) {

@@ -32,6 +32,10 @@ pl_status pl_op_rms_norm_stats(pl_call *c, pl_tensor *stats, const pl_tensor *x,
 pl_status pl_op_normalize(pl_call *c, pl_tensor *out, const pl_tensor *x, const pl_tensor *stats,
                           const pl_norm_weights *weights); /* out may be x; no gain: none */
 
+/* Both steps at once, the same bits, where nobody needs stats. layer: LayerNorm, else RMSNorm. */
+pl_status pl_op_norm(pl_call *c, pl_tensor *out, const pl_tensor *x, bool layer, float eps,
+                     const pl_norm_weights *weights); /* out may be x */
+
 /* x = x * gain + bias: what is left to do after pl_op_normalize without weights, same bits. */
 pl_status pl_op_gain_(pl_call *c, pl_tensor *x, const pl_norm_weights *weights);
 
@@ -41,6 +45,12 @@ pl_status pl_op_gain_(pl_call *c, pl_tensor *x, const pl_norm_weights *weights);
  * arena, which keeps the rounded activations. */
 pl_status pl_op_linear(pl_call *c, pl_tensor *outs, const pl_tensor *x,
                        const pl_linear *const *linears, int n_linears);
+
+/* out = activation(x W0ᵀ + b0) or, with a second map of the same width, that times x W1ᵀ + b1:
+ * pl_op_linear and pl_op_activate at once, tile by tile, the same bits. */
+pl_status pl_op_linear_activate(pl_call *c, pl_tensor *out, const pl_tensor *x,
+                                const pl_linear *const *linears, int n_linears,
+                                pl_activation activation);
 
 /* Cosines and sines of every rotation, out [2, n_rows, n_pairs]: of positions[r] * frequencies[i],
  * worked out in float64, times a factor. frequencies [n_pairs]: radians per position. */

@@ -31,6 +31,8 @@ typedef struct linear_job {
     linear_part parts[MAX_LINEARS];
     int n_parts;
     size_t n_rows, n_in, tile_rows, tile_out, n_row_tiles;
+    bool activated; /* what follows is done tile by tile, as pl_op_linear_activate says */
+    pl_activation activation;
     float *panels; /* [n_threads, PANEL_ROWS, n_in] for widened weights, or [n_threads,
                       PL_FAST_OUT, n_pairs] words for fast ones */
 } linear_job;
@@ -126,16 +128,8 @@ static void tile_fast(const linear_job *job, const linear_part *part, tile t, in
     }
 }
 
-static void run_tile(void *context, size_t task, int thread) {
-    const linear_job *job = context;
-    const linear_part *part = &job->parts[job->n_parts - 1];
-    while (task < part->first_task) part--;
-    size_t index = task - part->first_task;
-    tile t = {.row = index % job->n_row_tiles * job->tile_rows,
-              .column = index / job->n_row_tiles * job->tile_out};
-    t.n_rows = job->n_rows - t.row < job->tile_rows ? job->n_rows - t.row : job->tile_rows;
-    t.n_out = part->n_out - t.column < job->tile_out ? part->n_out - t.column : job->tile_out;
-
+/* x Wᵀ + b */
+static void multiply_tile(const linear_job *job, const linear_part *part, tile t, int thread) {
     const float *bias = part->linear->b.data;
     for (size_t j = 0; bias && j < t.n_out; j += 16) __builtin_prefetch(bias + t.column + j);
     if (part->fast) {
@@ -151,6 +145,32 @@ static void run_tile(void *context, size_t task, int thread) {
         float *out = part->out + (t.row + r) * part->out_stride + t.column;
         job->c->kernels->add(out, out, bias + t.column, t.n_out);
     }
+}
+
+static void activate_tile(const linear_job *job, tile t) {
+    const pl_kernels *k = job->c->kernels;
+    const linear_part *first = &job->parts[0], *second = &job->parts[1];
+    for (size_t r = t.row; r < t.row + t.n_rows; r++) {
+        float *out = first->out + r * first->out_stride + t.column;
+        k->activate[job->activation](out, out, t.n_out);
+        if (job->n_parts == 1) continue;
+        k->mul(out, out, second->out + r * second->out_stride + t.column, t.n_out);
+    }
+}
+
+static void run_tile(void *context, size_t task, int thread) {
+    const linear_job *job = context;
+    const linear_part *part = &job->parts[job->activated ? 0 : job->n_parts - 1];
+    while (task < part->first_task) part--;
+    size_t index = task - part->first_task;
+    tile t = {.row = index % job->n_row_tiles * job->tile_rows,
+              .column = index / job->n_row_tiles * job->tile_out};
+    t.n_rows = job->n_rows - t.row < job->tile_rows ? job->n_rows - t.row : job->tile_rows;
+    t.n_out = part->n_out - t.column < job->tile_out ? part->n_out - t.column : job->tile_out;
+    multiply_tile(job, part, t, thread);
+    if (!job->activated) return;
+    for (int i = 1; i < job->n_parts; i++) multiply_tile(job, &job->parts[i], t, thread);
+    activate_tile(job, t);
 }
 
 typedef struct round_job {
@@ -178,8 +198,8 @@ static void round_fast_row(void *context, size_t row, int thread) {
 }
 
 static bool is_fast(const pl_call *c, const linear_job *job, const pl_linear *linear) {
-    bool half = linear->w.dtype == PL_F16 || linear->w.dtype == PL_BF16;
-    return c->fast && half && !linear->transposed && job->n_rows >= FAST_ROWS;
+    bool quantised = pl_dtype_get(linear->w.dtype)->quantised;
+    return c->fast && !quantised && !linear->transposed && job->n_rows >= FAST_ROWS;
 }
 
 /* Fast parts share their activations, whatever their types. */
@@ -277,41 +297,63 @@ static size_t choose_tile_out(int n_threads, size_t n_rows, size_t n_out, bool t
     return tile_out < TASK_OUT ? TASK_OUT : tile_out > 1024 ? 1024 : tile_out;
 }
 
-pl_status pl_op_linear(pl_call *c, pl_tensor *outs, const pl_tensor *x,
-                       const pl_linear *const *linears, int n_linears) {
+static pl_status run_linear(linear_job *job, pl_call *c, pl_tensor *outs, const pl_tensor *x,
+                            const pl_linear *const *linears, int n_linears) {
+    job->c = c, job->x = x;
     if (!c->arena) return pl_fail(&c->err, PL_ERR_STATE, "linear: needs a call with an arena");
-    linear_job job = {.c = c, .x = x, .n_rows = (size_t)x->shape[0], .n_in = (size_t)x->shape[1]};
     if (x->dtype != PL_F32 || x->n_dims != 2 || x->stride[1] != 1 || n_linears > MAX_LINEARS) {
         return pl_fail(&c->err, PL_ERR_SHAPE, "linear: expected float32 rows [n_rows, n_in]");
     }
+    job->n_rows = (size_t)x->shape[0], job->n_in = (size_t)x->shape[1];
     size_t n_out = 0, n_tasks = 0;
-    bool widened = false;
+    bool widened = false, fast = false;
     for (int i = 0; i < n_linears; i++) {
         n_out += (size_t)pl_linear_n_out(linears[i]);
-        widened |= is_widened(&job, linears[i]);
+        widened |= is_widened(job, linears[i]);
+        fast |= is_fast(c, job, linears[i]);
     }
-    int n_threads = pl_call_threads(c, job.n_rows * job.n_in * n_out);
-    job.tile_out = choose_tile_out(n_threads, job.n_rows, n_out, linears[0]->transposed);
-    bool fast = false;
-    for (int i = 0; i < n_linears; i++) fast |= is_fast(c, &job, linears[i]);
-    job.tile_rows = fast ? FAST_TILE_ROWS : TILE_ROWS;
-    job.n_row_tiles = (job.n_rows + job.tile_rows - 1) / job.tile_rows;
+    int n_threads = pl_call_threads(c, job->n_rows * job->n_in * n_out);
+    size_t tiled = job->activated ? n_out / (size_t)n_linears : n_out;
+    job->tile_out = choose_tile_out(n_threads, job->n_rows, tiled, linears[0]->transposed);
+    job->tile_rows = fast ? FAST_TILE_ROWS : TILE_ROWS;
+    job->n_row_tiles = (job->n_rows + job->tile_rows - 1) / job->tile_rows;
     for (int i = 0; i < n_linears; i++) {
-        pl_status status = prepare_part(c, &job, linears[i], &outs[i], &n_tasks);
+        pl_status status = prepare_part(c, job, linears[i], &outs[i], &n_tasks);
         if (status != PL_OK) return status;
     }
     if (widened || fast) {
         int64_t panel_rows = fast ? PL_FAST_OUT : PANEL_ROWS;
         pl_tensor panels;
         pl_status status = pl_call_tensor(
-            c, &panels, PL_F32, 2, (int64_t[]){c->n_threads * panel_rows, (int64_t)job.n_in + 1});
+            c, &panels, PL_F32, 2, (int64_t[]){c->n_threads * panel_rows, (int64_t)job->n_in + 1});
         if (status != PL_OK) return status;
-        job.panels = panels.data;
+        job->panels = panels.data;
     }
-    pl_parallel(n_threads, n_tasks, run_tile, &job);
-    for (int i = 0; i < n_linears; i++) {
-        pl_status status = pl_record_linear(c, &outs[i], x, linears[i]);
-        if (status != PL_OK) return status;
-    }
+    if (job->activated) n_tasks /= (size_t)n_linears; /* a task takes the tile of every map */
+    pl_parallel(n_threads, n_tasks, run_tile, job);
     return PL_OK;
+}
+
+pl_status pl_op_linear(pl_call *c, pl_tensor *outs, const pl_tensor *x,
+                       const pl_linear *const *linears, int n_linears) {
+    linear_job job = {0};
+    pl_status status = run_linear(&job, c, outs, x, linears, n_linears);
+    for (int i = 0; status == PL_OK && i < n_linears; i++) {
+        status = pl_record_linear(c, &outs[i], x, linears[i]);
+    }
+    return status;
+}
+
+pl_status pl_op_linear_activate(pl_call *c, pl_tensor *out, const pl_tensor *x,
+                                const pl_linear *const *linears, int n_linears,
+                                pl_activation activation) {
+    linear_job job = {.activated = true, .activation = activation};
+    pl_tensor outs[2] = {{0}};
+    if (n_linears > 2 ||
+        (n_linears == 2 && pl_linear_n_out(linears[0]) != pl_linear_n_out(linears[1]))) {
+        return pl_fail(&c->err, PL_ERR_SHAPE, "linear: a gate and its input differ in width");
+    }
+    pl_status status = run_linear(&job, c, outs, x, linears, n_linears);
+    *out = outs[0];
+    return status;
 }

@@ -52,7 +52,8 @@ static void for_each_isa(with_table run) {
         if (k) run(plain, k);
     }
 #if defined(__x86_64__)
-    if (pl_cpu_has_vnni()) run(plain, pl_kernels_avx512()); /* what others without it would use */
+    if (pl_cpu_has_vnni()) run(plain, pl_kernels_avx512()); /* what processors without it use */
+    if (pl_cpu_has_amx()) run(plain, pl_kernels_vnni());
 #endif
 }
 
@@ -127,7 +128,7 @@ static void test_norms_are_alike_on_every_isa(void **state) {
     for_each_isa(check_norms);
 }
 
-enum { ROWS = 9, COLUMNS = 23, WIDTH = 257 };
+enum { ROWS = 67, COLUMNS = 23, WIDTH = 257 };
 
 static void check_tiles(const pl_kernels *plain, const pl_kernels *k) {
     static const pl_dtype types[] = {PL_F32, PL_F16, PL_BF16};
@@ -307,6 +308,12 @@ static void check_quantised(const pl_kernels *plain, const pl_kernels *k) {
             assert_same(got, ref, ROWS * OUT, info->name, n);
         }
         plain->tile_quantised[dtype](ref, OUT, w, row_bytes, OUT, rounded, act_bytes, ROWS, IN);
+        for (size_t n = 0; n <= ROWS; n++) { /* any number of rows */
+            memset(got, 0, sizeof got);
+            k->tile_quantised[dtype](got, OUT, w, row_bytes, OUT, rounded, act_bytes, n, IN);
+            assert_same(got, ref, n * OUT, info->name, n);
+            assert_true(n == ROWS || got[n * OUT] == 0);
+        }
         for (size_t n = 0; n <= OUT; n += 3) { /* any number of columns; no elements: zeros */
             memset(got, 0, sizeof got);
             k->tile_quantised[dtype](got, OUT, w, row_bytes, n, rounded, act_bytes, 2, IN);
@@ -527,32 +534,27 @@ static double to_bf16(float x) {
 }
 
 /* Products of numbers rounded to bfloat16, within what float32 sums of them may be off. */
-static void test_fast_tiles_are_near(void **state) {
-    (void)state;
-    enum { N_X = 15, OUT = 64, IN = 257 };
+static void check_fast(const pl_fast_kernels *fast) {
+    enum { N_X = 55, OUT = 64, IN = 257 };
     static const size_t outs[] = {64, 63, 17, 1}, ins[] = {257, 256, 64, 33, 31, 2, 1};
-    static const pl_dtype types[] = {PL_F16, PL_BF16};
-    const pl_fast_kernels *fast = pl_kernels_fast();
+    static const pl_dtype types[] = {PL_F32, PL_F16, PL_BF16};
     const pl_kernels *plain = pl_kernels_for(PL_ISA_PLAIN);
-    if (!fast) {
-        print_message("no bfloat16 products on this processor\n");
-        skip();
-    }
     static float w[OUT * IN], x[N_X * IN], result[N_X * OUT], wide[IN];
-    static uint16_t half[OUT * IN];
+    static float stored[OUT * IN];
     static uint32_t panel[PL_FAST_OUT * (IN + 1) / 2], rounded[N_X][(IN + 1) / 2];
     fill(w, OUT * IN, 0, 31), fill(x, N_X * IN, 0, 32);
-    for (size_t run = 0; run < 2 * 4 * 7; run++) {
-        pl_dtype type = types[run % 2];
-        size_t n_out = outs[run / 2 % 4], n_in = ins[run / 8];
-        plain->from_f32[type](half, w, n_out * n_in);
-        fast->pack(panel, type, half, n_in * sizeof *half, n_out, n_in);
+    for (size_t run = 0; run < 3 * 4 * 7; run++) {
+        pl_dtype type = types[run % 3];
+        size_t n_out = outs[run / 3 % 4], n_in = ins[run / 12];
+        size_t bytes = pl_dtype_get(type)->block_bytes;
+        plain->from_f32[type](stored, w, n_out * n_in);
+        fast->pack(panel, type, stored, n_in * bytes, n_out, n_in);
         for (size_t r = 0; r < N_X; r++) fast->round(rounded[r], x + r * n_in, n_in);
         fast->tile(result, OUT, panel, n_out, rounded[0], (IN + 1) / 2, N_X, n_in);
         for (size_t i = 0; i < N_X * n_out; i++) {
             size_t r = i / n_out, j = i % n_out;
             double sum = 0, size = 0;
-            plain->to_f32[type](wide, half + j * n_in, n_in);
+            plain->to_f32[type](wide, (const char *)stored + j * n_in * bytes, n_in);
             for (size_t k = 0; k < n_in; k++) {
                 double product = to_bf16(wide[k]) * to_bf16(x[r * n_in + k]);
                 sum += product, size += fabs(product);
@@ -560,6 +562,19 @@ static void test_fast_tiles_are_near(void **state) {
             assert_true(fabs((double)result[r * OUT + j] - sum) <= 1e-6 * size + 1e-30);
         }
     }
+}
+
+static void test_fast_tiles_are_near(void **state) {
+    (void)state;
+#if defined(__x86_64__)
+    const pl_fast_kernels bf16 = {pl_pack_fast_bf16, pl_round_fast_bf16, pl_tile_fast_bf16};
+    const pl_fast_kernels amx = {pl_pack_fast_bf16, pl_round_fast_bf16, pl_tile_fast_amx};
+    if (pl_cpu_has_bf16()) check_fast(&bf16);
+    if (pl_cpu_has_amx()) check_fast(&amx);
+    if (pl_cpu_has_bf16()) return;
+#endif
+    print_message("no bfloat16 products on this processor\n");
+    skip();
 }
 
 int main(void) {

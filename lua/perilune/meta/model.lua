@@ -5,7 +5,7 @@
 ---@alias perilune.ids string|integer|integer[]|perilune.Tensor a text, one id, a list, or int32 [pos]
 
 ---@class perilune.SessionOptions
----@field precision? "exact"|"default"|"fast" "exact": float32 activations against quantised weights too; "fast": prompts meet F16 and BF16 weights in bfloat16 where the processor can, to three digits
+---@field precision? "exact"|"default"|"fast" "exact": float32 activations against quantised weights too; "fast": prompts meet F32, F16 and BF16 weights in bfloat16 where the processor can, to three digits
 ---@field kv? "f16"|"f32"|"q8_0" how keys and values are stored; f16 unless said otherwise, q8_0 where 32 divides d_head
 ---@field threads? integer 0: as many as there are cores
 ---@field n_batch? integer rows of one pass at most; longer prompts run in chunks
