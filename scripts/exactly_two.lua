@@ -163,4 +163,5 @@ if args.svg then
   for i = 1, #losses do steps[i] = i end
   svg.save(args.svg, { title = "Exactly two of three", x_label = "step", y_label = "loss", log_y = true,
     series = { { name = "loss", x = steps, y = losses } } })
+  print(terminal.paint(args.svg .. " is written", "grey"))
 end

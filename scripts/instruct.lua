@@ -177,5 +177,6 @@ if args.svg then
   for i = 1, #run.losses do steps[i] = i end
   svg.save(args.svg, { title = "Instruction tuning", x_label = "step", y_label = "loss on the answers", log_y = true,
     series = { { name = "training", x = steps, y = run.losses } } })
+  print(terminal.paint(args.svg .. " is written", "grey"))
 end
 if args.out then model:save(args.out) end

@@ -121,7 +121,7 @@ end
 
 if args.svg then
   local series = { { name = "inputs", x = { 0, 0, 1, 1 }, y = { 0, 1, 0, 1 }, points = true },
-    { name = "", x = { -0.5, 1.5 }, y = { -0.5, 1.5 }, points = true, colour = "none" } }
+    { x = { -0.5, 1.5 }, y = { -0.5, 1.5 }, points = true, colour = "none" } } -- how far the plot reaches
   for _, line in ipairs(found) do
     local list = { name = line.name, x = {}, y = {} }
     for i = 0, 200 do
@@ -131,7 +131,9 @@ if args.svg then
         list.x[#list.x + 1], list.y[#list.y + 1] = x1, x2
       end
     end
+    if #list.x == 0 then list.name = line.name .. ": no line" end
     series[#series + 1] = list
   end
   svg.save(args.svg, { title = "Where one neuron says 1/2", x_label = "x1", y_label = "x2", series = series })
+  print(terminal.paint(args.svg .. " is written", "grey"))
 end
