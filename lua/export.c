@@ -106,7 +106,16 @@ static int save(lua_State *L) {
     return 0;
 }
 
+/* check_dtype([name]): raises where save would not know the type. */
+static int check_dtype_name(lua_State *L) {
+    pl_save_options options = {0};
+    check_dtype(L, luaL_optstring(L, 1, NULL), &options);
+    return 0;
+}
+
 void pl_lua_open_export(lua_State *L) {
+    lua_pushcfunction(L, check_dtype_name);
+    lua_setfield(L, -2, "check_dtype");
     lua_getfield(L, -1, "types");
     lua_getfield(L, -1, PL_LUA_MODEL);
     lua_pushcfunction(L, save);

@@ -33,7 +33,7 @@ int pl_lua_list_folder(lua_State *L) {
 int pl_lua_make_folder(lua_State *L) {
     const char *path = luaL_checkstring(L, 1);
     struct stat info;
-    mkdir(path, 0700);
+    mkdir(path, 0777);
     lua_pushboolean(L, stat(path, &info) == 0 && S_ISDIR(info.st_mode));
     return 1;
 }

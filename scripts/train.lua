@@ -6,7 +6,8 @@
 -- begin at random, as GPT-2's.
 --
 -- The folder --out gets tokenizer.json, checkpoint.safetensors (written whole or not at all, and gone
--- on from when the program is started again), loss.svg and, in the end, model.gguf.
+-- on from when the program is started again), loss.svg and, in the end, model.gguf. A loss of twice
+-- what guessing costs, or one that is no number, ends the training; the last checkpoint stays.
 --
 --   perilune train book.txt --out small
 --   perilune train shakespeare.txt --out char --vocab-size 257 --layers 4 --heads 4 --width 128 \
@@ -28,10 +29,10 @@ parser:option("--width", "d_model"):argname "N":convert(cli.whole(1)):default "1
 parser:option("--ctx", "Tokens of a window"):argname "N":convert(cli.whole(2)):default "256"
 parser:option("--batch", "Windows of a step"):argname "N":convert(cli.whole(1)):default "16"
 parser:option("--steps"):argname "N":convert(cli.whole(1)):default "2000"
-parser:option("--lr", "The highest learning rate"):argname "X":convert(tonumber):default "0.001"
+parser:option("--lr", "The highest learning rate"):argname "X":convert(cli.number(0)):default "0.001"
 parser:option("--warmup", "Steps of rising learning rate"):argname "N":convert(cli.whole(0)):default "100"
-parser:option("--weight-decay"):argname "X":convert(tonumber):default "0.1"
-parser:option("--beta2", "AdamW's memory of squared gradients"):argname "X":convert(tonumber):default "0.99"
+parser:option("--weight-decay"):argname "X":convert(cli.number(0)):default "0.1"
+parser:option("--beta2", "AdamW's memory of squared gradients"):argname "X":convert(cli.number(0, 1)):default "0.99"
 parser:option("--every", "Steps between measurements"):argname "N":convert(cli.whole(1)):default "250"
 parser:option("--dtype", "The type of the weights in model.gguf"):argname "TYPE":default "f32"
 parser:option("--name", "What the model is called in it (default: its family)"):argname "NAME"
@@ -40,21 +41,25 @@ local args = cli.parse(parser)
 local seed = args.seed or 0
 pl.make_folder(args.out)
 local out = args.out:gsub("/+$", "") .. "/"
+pl.check_saving(out .. "model.gguf", args.dtype)
 
 local function say(format, ...) io.stderr:write(format:format(...), "\n") end
 
-local function tokenizer()
-  if args.tokenizer then return args.tokenizer end
-  local path = out .. "tokenizer.json"
+local function is_there(path)
   local file = io.open(path)
-  if file then
-    file:close()
-    return path
-  end
-  local tok = pl.train_tokenizer({ files = args.text, vocab_size = args.vocab_size, special = { "<|endoftext|>" },
-    save = path })
+  return file ~= nil and file:close()
+end
+
+-- A training that goes on keeps its tokenizer; one that begins makes its own.
+local checkpoint = out .. "checkpoint.safetensors"
+local goes_on = is_there(checkpoint)
+
+local function tokenizer()
+  local path = args.tokenizer or out .. "tokenizer.json"
+  local tok = (args.tokenizer or goes_on) and pl.load_tokenizer(path) or pl.train_tokenizer({ files = args.text,
+    vocab_size = args.vocab_size, special = { "<|endoftext|>" }, save = path })
   say("tokenizer          %d entries, %s", tok.n_tokens, path)
-  return path
+  return tok, path
 end
 
 local function read_all(paths)
@@ -63,26 +68,37 @@ local function read_all(paths)
   return table.concat(parts, "\n")
 end
 
-local path = tokenizer()
-local tok = pl.load_tokenizer(path)
-local text = read_all(args.text)
-local ids = tok:encode(text, { add_special = false, parse_special = true })
+if goes_on then
+  local step = pl.load_tensors(checkpoint)["run.step"][0]
+  say("goes on from       step %d, %s (remove it to begin anew)", step, checkpoint)
+end
+local tok, path = tokenizer()
+local function encode(text) return tok:encode(text, { add_special = false, parse_special = true }) end
+local ids = encode(read_all(args.text))
 local valid_text = args.valid and cli.read_file(args.valid)
 local n_train = #ids
-local valid = valid_text and tok:encode(valid_text, { add_special = false, parse_special = true })
+local valid = valid_text and encode(valid_text)
 if not valid then
   n_train = #ids * 9 // 10
   valid = ids:narrow(0, n_train, #ids - n_train)
   valid_text = tok:decode(valid)
 end
 if n_train <= args.ctx then
-  pl.fail("argument", "the texts make %d tokens to train on: a window of --ctx %d does not fit", n_train, args.ctx)
+  pl.fail("argument", "%s: %d tokens, %d of them to train on: a window of --ctx %d and the token after it do not fit",
+    table.concat(args.text, ", "), #ids, n_train, args.ctx)
+end
+if #valid < 2 then
+  pl.fail("argument", "%s: %d tokens to measure on: there is nothing to predict", args.valid or "the texts' last tenth",
+    #valid)
 end
 local train_data, valid_data = pl.token_data(ids:narrow(0, 0, n_train)), pl.token_data(valid)
 
 local model = pl.new_model({ arch = args.arch, n_layers = args.layers, n_heads = args.heads, d_model = args.width,
   d_mlp = args.arch == "gpt2" and 4 * args.width or nil, n_ctx = args.ctx, tokenizer = path, tied = true }):trainable({
   threads = args.threads })
+if not model.config.causal then
+  pl.fail("argument", "--arch %s: a model that sees the next token has nothing to learn from it", args.arch)
+end
 pl.init_weights(model, { seed = seed })
 say("parameters         %d", model.n_params)
 say("tokens             %d to train on, %d held out", n_train, #valid)
@@ -105,8 +121,8 @@ local run = pl.fit({
       run.losses[run.step], loss, loss * per_byte))
     io.stdout:flush()
   end,
-  checkpoint = out .. "checkpoint.safetensors", curve = out .. "loss.svg", tokens_per_step = args.batch * args.ctx,
+  checkpoint = checkpoint, curve = out .. "loss.svg", tokens_per_step = args.batch * args.ctx,
+  loss_limit = 2 * math.log(tok.n_tokens),
 })
 model:save(out .. "model.gguf", { dtype = args.dtype, name = args.name })
-say("%s%d steps in %.0f s; the model is %smodel.gguf", run.resumed_at and "resumed; " or "",
-  run.step - (run.resumed_at or 0), run.seconds, out)
+say("%d steps in %.0f s; the model is %smodel.gguf", run.step - (run.resumed_at or 0), run.seconds, out)

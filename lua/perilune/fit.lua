@@ -77,6 +77,13 @@ return function(pl, core)
     return path
   end
 
+  -- Raises where model:save(path, {dtype = dtype}) could not be done: better before hours of training.
+  function pl.check_saving(path, dtype)
+    core.check_dtype(dtype)
+    local folder = path:gsub("/+$", ""):match("^(.*/)[^/]*$") or "."
+    if not core.list_folder(folder) then pl.fail("io", "%s: there is no folder %s", path, folder) end
+  end
+
   -- -- checkpoints ---------------------------------------------------------------------------------
 
   local function exists(path)
@@ -139,22 +146,60 @@ return function(pl, core)
       { name = "held out", x = run.valid_steps, y = run.valid_losses } } })
   end
 
-  local function check_loss(value, run, opts)
-    if value == value and value < math.huge then return end
-    pl.fail("state", "the loss is %s at step %d: the learning rate may be too high%s", tostring(value), run.step + 1,
-      opts.checkpoint and exists(opts.checkpoint) and ("; the last good checkpoint is " .. opts.checkpoint) or "")
+  -- A loss that is no number; or one that has been above the limit for ten steps on average.
+  local function check_loss(run, value, limit)
+    if value ~= value or value == math.huge or value == -math.huge then
+      pl.fail("diverged", "the loss is %s at step %d: the learning rate may be too high",
+        tostring(math.abs(value)), run.step + 1)
+    end
+    if not limit or run.step < 9 then return end
+    local mean = value / 10
+    for i = run.step - 8, run.step do mean = mean + run.losses[i] / 10 end
+    if mean > limit then
+      pl.fail("diverged", "the loss of the ten steps to %d is %.4g, above %.4g: the learning rate may be too high",
+        run.step + 1, mean, limit)
+    end
   end
 
   local known = { "loss", "optimizer", "n_steps", "schedule", "accumulate", "evaluate", "evaluate_every", "checkpoint",
-    "checkpoint_every", "curve", "tokens_per_step", "progress", "report" }
+    "checkpoint_every", "curve", "tokens_per_step", "progress", "report", "loss_limit" }
+  local functions = { loss = true, schedule = true, evaluate = true, report = true }
+  local counts = { n_steps = true, accumulate = true, evaluate_every = true, checkpoint_every = true }
+  local paths = { checkpoint = true, curve = true }
+
+  local function check_fit(opts)
+    opts = pl.check_options("fit", opts, known)
+    for _, name in ipairs({ "loss", "optimizer", "n_steps" }) do
+      if not opts[name] then pl.fail("argument", "fit: %s is missing", name) end
+    end
+    for name, value in pairs(opts) do
+      if functions[name] and type(value) ~= "function" then
+        pl.fail("argument", "fit: %s is a %s, expected a function", name, type(value))
+      elseif counts[name] and not (math.tointeger(value) and value >= 1) then
+        pl.fail("argument", "fit: %s = %s, expected a whole number from 1", name, tostring(value))
+      elseif paths[name] and type(value) ~= "string" then
+        pl.fail("argument", "fit: %s is a %s, expected a path", name, type(value))
+      elseif name == "loss_limit" and type(value) ~= "number" then
+        pl.fail("argument", "fit: loss_limit is a %s, expected a number", type(value))
+      end
+    end
+    return opts
+  end
+
+  -- What opts.loss gave, which has to depend on what is trained.
+  local function check_tensor(loss)
+    if core.is_tensor(loss) and loss.tracked then return loss end
+    pl.fail("argument", "fit: loss returned %s, expected a tensor of one number that depends on what is trained",
+      core.is_tensor(loss) and "a tensor that no gradient passes through" or "a " .. type(loss))
+  end
 
   local function one_step(run, opts)
     local sum, n = 0, opts.accumulate or 1
     opts.optimizer:zero_grad()
     for part = 1, n do
-      local loss = opts.loss(run.step + 1, part)
+      local loss = check_tensor(opts.loss(run.step + 1, part))
       local value = loss:item()
-      check_loss(value, run, opts)
+      check_loss(run, value, opts.loss_limit)
       if n > 1 then loss = loss / n end
       loss:backward()
       sum = sum + value / n
@@ -174,10 +219,7 @@ return function(pl, core)
   -- Trains: n_steps times loss(step, part), backward, and a step of the optimizer. With a checkpoint
   -- that exists it goes on from there, to the same bits as if it had never stopped.
   function pl.fit(opts)
-    opts = pl.check_options("fit", opts, known)
-    if type(opts.loss) ~= "function" or not opts.optimizer or not opts.n_steps then
-      pl.fail("argument", "fit: loss (a function), optimizer and n_steps are needed")
-    end
+    opts = check_fit(opts)
     local run = { step = 0, losses = {}, valid_steps = {}, valid_losses = {} }
     if opts.checkpoint and exists(opts.checkpoint) then read_checkpoint(opts.checkpoint, run, opts.optimizer) end
     run.resumed_at = run.step > 0 and run.step or nil
@@ -209,6 +251,9 @@ return function(pl, core)
     finish()
     run.seconds = pl.clock() - began
     if not good and type(why) == "table" and why.kind == "interrupted" and run.step > first then keep() end
+    if not good and type(why) == "table" and why.kind == "diverged" and opts.checkpoint and exists(opts.checkpoint) then
+      pl.fail("diverged", "%s; the last good checkpoint is %s", why.message, opts.checkpoint)
+    end
     if not good then error(why, 0) end
     if opts.curve then save_curve(opts.curve, run) end
     return run

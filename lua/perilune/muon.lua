@@ -41,7 +41,7 @@ function Muon:step(lr)
   lr = lr or self.lr
   local norm = self:grad_norm()
   if norm ~= norm or norm == math.huge then
-    pl.fail("state", "the gradient is %s at step %d: the learning rate may be too high", tostring(norm),
+    pl.fail("diverged", "the gradient is %s at step %d: the learning rate may be too high", tostring(math.abs(norm)),
       self.n_steps + 1)
   end
   self.n_steps = self.n_steps + 1

@@ -55,7 +55,7 @@ return function(pl, core)
   function Optimizer:step(lr)
     local norm = self:grad_norm()
     if norm ~= norm or norm == math.huge then
-      pl.fail("state", "the gradient is %s at step %d: the learning rate may be too high", tostring(norm),
+      pl.fail("diverged", "the gradient is %s at step %d: the learning rate may be too high", tostring(math.abs(norm)),
         self.n_steps + 1)
     end
     local scale = self.clip and norm > self.clip and self.clip / norm or 1

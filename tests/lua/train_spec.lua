@@ -60,22 +60,69 @@ describe("training", function()
       os.execute("rm -rf " .. at("bad"))
     end
     fails(scratch.write("empty.txt", ""), "no text to train on")
-    fails(scratch.write("one.txt", "a"), "tokens to train on")
+    fails(scratch.write("one.txt", "a"), "one.txt: 1 tokens, 0 of them to train on")
+    fails(scratch.write("few.txt", "abcdefghijklmnopqr"), "few.txt: 18 tokens, 16 of them to train on")
+    fails(scratch.write("text.txt", sentence()), "empty.txt: 0 tokens to measure on", { "--valid", at("empty.txt") })
     fails(at("none.txt"), "none.txt")
     fails(scratch.write("rate.txt", sentence()), "learning rate", { "--steps", "300", "--lr", "1e5" })
+    for _, rate in ipairs { "fast", "-1", "nan" } do
+      fails(at("rate.txt"), "expected a number from 0", { "--lr", rate })
+    end
+    fails(at("rate.txt"), "dtype = 'q9': expected f32", { "--dtype", "q9" })
+    fails(at("rate.txt"), "--arch bert: a model that sees the next token", { "--arch", "bert" })
     -- A file larger than the shell allows stands for a full disk.
     fails(scratch.write("disk.txt", sentence()), "checkpoint.safetensors", { "--steps", "5" },
       "trap '' XFSZ; ulimit -f 20;")
   end)
 
-  it("keeps the last good checkpoint when the loss diverges", function()
+  it("keeps the last good checkpoint when the loss diverges, to no number or far above what guessing costs", function()
     local text = scratch.write("diverge.txt", sentence())
     assert.are.equal(0, (train(text, "kept", { "--steps", "20" })))
     local before = scratch.read("kept/checkpoint.safetensors")
-    local status, _, err = train(text, "kept", { "--steps", "400", "--lr", "1e5" })
-    assert.are_not.equal(0, status)
-    assert.truthy(err:find("last good checkpoint", 1, true) or err:find("learning rate", 1, true), err)
-    assert.are.equal(before, scratch.read("kept/checkpoint.safetensors"))
+    for rate, part in pairs { ["1e5"] = "may be too high", ["20"] = "above 11.1" } do
+      local status, _, err = train(text, "kept", { "--steps", "400", "--lr", rate })
+      assert.are_not.equal(0, status)
+      for _, what in ipairs { part, "learning rate", "the last good checkpoint is " .. at("kept/checkpoint") } do
+        assert.truthy(err:find(what, 1, true), err)
+      end
+      assert.are.equal(before, scratch.read("kept/checkpoint.safetensors"))
+    end
+  end)
+
+  it("makes the tokenizer of the text it is given, and keeps it where it goes on", function()
+    local digits = scratch.write("digits.txt", ("12 34 56 78 "):rep(60))
+    local letters = scratch.write("letters.txt", sentence())
+    local more = { "--steps", "2", "--vocab-size", "280" }
+    assert.are_not.equal(0, (train(digits, "own", { "--arch", "none" }))) -- leaves its tokenizer
+    local status, _, err = train(letters, "own", more)
+    assert.are.equal(0, status, err)
+    assert.falsy(err:find("goes on", 1, true))
+    local tok = pl.load_tokenizer(at("own/tokenizer.json"))
+    assert.is_true(#tok:encode("the cat") < 5)
+    status, _, err = train(digits, "own", { "--steps", "4", "--vocab-size", "280" })
+    assert.are.equal(0, status, err)
+    assert.truthy(err:find("goes on from       step 2", 1, true), err)
+    assert.are.equal(tok.n_tokens, pl.load_tokenizer(at("own/tokenizer.json")).n_tokens)
+  end)
+
+  it("names the option of pl.fit that is amiss", function()
+    local weight = pl.zeros(2):requires_grad()
+    local function fails(part, change)
+      local opts = { n_steps = 1, optimizer = pl.optim.sgd({ weight }, { lr = 0.1 }),
+        loss = function() return weight:sum() end }
+      for name, value in pairs(change) do opts[name] = value end
+      local good, why = pcall(pl.fit, opts)
+      assert.is_false(good)
+      assert.truthy(why.message:find(part, 1, true), why.message)
+    end
+    fails("fit: optimizer is missing", { optimizer = false })
+    fails("fit: n_steps = 1.5, expected a whole number", { n_steps = 1.5 })
+    fails("fit: checkpoint_every = 0", { checkpoint_every = 0 })
+    fails("fit: schedule is a number", { schedule = 0.1 })
+    fails("fit: curve is a boolean", { curve = true })
+    fails("fit: loss returned a number", { loss = function() return 1 end })
+    fails("no gradient passes", { loss = function() return pl.zeros(2) end })
+    fails("unknown option 'steps'", { steps = 3 })
   end)
 
   it("refuses a checkpoint of another model", function()

@@ -110,8 +110,8 @@ function Optimizer:load_state(state) end
 
 --- Training: n_steps times a loss, its walk back, and a step of the optimizer, with a line of progress
 --- at a terminal. With a checkpoint that exists it goes on from there, to the same bits as if it had
---- never stopped; a checkpoint is written whole or not at all. A loss that is no number raises, and
---- Ctrl-C leaves a checkpoint.
+--- never stopped; a checkpoint is written whole or not at all. A loss that is no number raises an error
+--- of kind "diverged" that names the last checkpoint, which stays; Ctrl-C leaves a checkpoint.
 ---@param opts perilune.FitOptions
 ---@return perilune.FitResult
 function pl.fit(opts) end
@@ -130,6 +130,7 @@ function pl.fit(opts) end
 ---@field curve? string path of an SVG file of the losses
 ---@field tokens_per_step? integer for the line of progress
 ---@field progress? boolean false: no line
+---@field loss_limit? number a loss above it for ten steps on average has diverged too
 local FitOptions = {}
 
 ---@class perilune.FitResult
@@ -178,6 +179,11 @@ function pl.init_weights(model, opts) end
 ---@param paths string[]
 ---@return string[]
 function pl.text_files(paths) end
+
+--- Raises where `model:save(path, {dtype = dtype})` could not be done: no such folder, or no such type.
+---@param path string
+---@param dtype? string
+function pl.check_saving(path, dtype) end
 
 --- Makes a folder, unless it is there.
 ---@param path string
