@@ -17,41 +17,33 @@ parser:argument("data", "JSON lines of prompts and answers")
 parser:option("-o --out", "Where the tuned model goes: a .gguf file or a folder"):argname "PATH":count(1)
 parser:option("--steps"):argname "N":convert(cli.whole(1)):default "200"
 parser:option("--batch", "Examples of a step"):argname "N":convert(cli.whole(1)):default "8"
-parser:option("--lr", "The highest learning rate"):argname "X":convert(tonumber):default "0.0003"
+parser:option("--lr", "The highest learning rate"):argname "X":convert(cli.number(0)):default "0.0003"
 parser:option("--warmup"):argname "N":convert(cli.whole(0)):default "10"
-parser:option("--weight-decay"):argname "X":convert(tonumber):default "0"
+parser:option("--weight-decay"):argname "X":convert(cli.number(0)):default "0"
 parser:option("--checkpoint", "A file to go on from when started again"):argname "FILE"
 parser:option("--dtype", "The type of the tuned model's matrices"):argname "TYPE":default "f32"
 
 local args = cli.parse(parser)
 cli.refuse_adapters(args)
+pl.check_saving(args.out, args.dtype)
 local base = cli.load(args)
 local list = examples.read(base, args.data)
 local model = base:trainable({ threads = args.threads })
 local seed = args.seed or 0
 
--- On all examples, a few at a time.
-local function mean_loss()
-  local sum, n = 0, 0
-  pl.no_grad(function()
-    for i = 1, #list, args.batch do
-      local part = table.move(list, i, math.min(#list, i + args.batch - 1), 1, {})
-      sum = sum + examples.loss(model, part) * #part
-      n = n + #part
-    end
-  end)
-  return sum / n
-end
+local measured = examples.spread(list, 128) -- a long list would be read for minutes
 
-print(("%-26s %d"):format("examples", #list))
-print(("%-26s %.4f nats per token"):format("answers' loss before", mean_loss()))
+print(("%-26s %d%s"):format("examples", #list,
+  #measured < #list and (", the loss is of %d of them"):format(#measured) or ""))
+print(("%-26s %.4f nats per token"):format("answers' loss before", examples.mean_loss(model, measured)))
 local run = pl.fit({
   optimizer = pl.optim.adamw(model:parameters(), { lr = args.lr, weight_decay = args.weight_decay, clip = 1 }),
-  n_steps = args.steps, checkpoint = args.checkpoint,
+  n_steps = args.steps, checkpoint = args.checkpoint, loss_limit = 2 * math.log(model.config.d_vocab),
   schedule = pl.optim.cosine({ lr = args.lr, min_lr = args.lr / 10, warmup = args.warmup, n_steps = args.steps }),
   loss = function(step) return examples.loss(model, examples.draw(list, args.batch, seed, step)) end,
 })
-print(("%-26s %.4f nats per token, after %d steps"):format("answers' loss after", mean_loss(), run.step))
+print(("%-26s %.4f nats per token, after %d steps"):format("answers' loss after", examples.mean_loss(model, measured),
+  run.step))
 local first = list[1]
 print(("%-26s %s"):format("the first prompt", first.prompt:gsub("\n", " ")))
 print(("%-26s %s"):format("its answer", first.answer))

@@ -68,7 +68,7 @@ local unseen = {
 
 local parser = cli.parser("instruct", "A small instruction tuning: the model before and after.")
 parser:argument("questions", "Questions of your own, asked before and after too"):args "*"
-parser:option("--steps"):argname "N":convert(cli.whole(1)):default "60"
+parser:option("--steps"):argname "N":convert(cli.whole(1)):default "36"
 parser:option("--batch", "Examples of a step"):argname "N":convert(cli.whole(1)):default "16"
 parser:option("--lr", "The highest learning rate"):argname "X":convert(cli.number(0)):default "0.001"
 parser:option("--show", "How many of the learned answers to show"):argname "N":convert(cli.whole(0)):default "6"

@@ -54,6 +54,7 @@ local merges_only = args.merge and not args.data and not args.out
 if merges_only and #args.adapter == 0 then cli.usage("--merge: which --adapter?") end
 local model = cli.load(args)
 local seed = args.seed or 0
+if args.merge then pl.check_saving(args.merge, args.dtype) end
 
 local function write_merged()
   model:merge(model.default_session:adapters()):save(args.merge, { dtype = args.dtype })
@@ -67,23 +68,26 @@ end
 
 -- -- what is learned ----------------------------------------------------------------------------------
 
--- loss(step), and the mean loss over all of it.
+-- loss(step), the mean loss over all of it or over what of a long text or list takes seconds, and how
+-- an answer is asked for.
 local function of_examples(path)
   local list = examples.read(model, path)
+  local measured = examples.spread(list, 128)
   return function(step) return examples.loss(model, examples.draw(list, args.batch, seed, step)) end,
-    function() return pl.no_grad(function() return examples.loss(model, list) end) end,
+    function() return examples.mean_loss(model, measured) end,
     list[1].prompt
 end
 
 local function of_text(text)
   local ids = model:encode(text)
+  if #ids < 2 then pl.fail("argument", "%s: %d tokens: there is nothing to predict", args.data, #ids) end
   local data = pl.token_data(ids)
   local length = math.min(args.length, #ids - 1, model.config.n_ctx)
   return function(step)
       local inputs, targets = data:batch(args.batch, length, seed, step)
       return model:forward(inputs):view(-1, model.config.d_vocab):cross_entropy(targets:view(-1))
     end,
-    function() return (data:loss(model, length)) end,
+    function() return (data:loss(model, length, 128)) end,
     model:decode(ids:narrow(0, 0, math.min(4, length)))
 end
 
@@ -103,7 +107,7 @@ print(("%-26s %d of %d in %d matrices, %.2f %%"):format("parameters that learn",
 local before = mean_loss()
 local run = pl.fit({
   optimizer = pl.optim.adamw(adapter:parameters(), { lr = args.lr, weight_decay = 0, clip = 1 }),
-  n_steps = args.steps, checkpoint = args.checkpoint, loss = loss,
+  n_steps = args.steps, checkpoint = args.checkpoint, loss = loss, loss_limit = 2 * math.log(model.config.d_vocab),
   schedule = pl.optim.cosine({ lr = args.lr, min_lr = args.lr / 10, warmup = args.warmup, n_steps = args.steps }),
 })
 print(("%-26s %.4f nats per token, %.4f after %d steps"):format("loss", before, mean_loss(), run.step))
@@ -113,8 +117,8 @@ print(("%-26s %.4f nats per token, %.4f after %d steps"):format("loss", before, 
 print(("\n%-8s %-10s %s"):format("scale", "loss", "what follows " .. terminal.visible(prompt)))
 for _, scale in ipairs { 0, 0.5, 1 } do
   model:set_adapter(adapter, scale)
-  print(("%-8g %-10.4f %s"):format(scale, mean_loss(),
-    terminal.visible(model:complete(prompt, { temp = 0, max_new_tokens = 24 }).text)))
+  local text = terminal.visible(model:complete(prompt, { temp = 0, max_new_tokens = 20 }).text)
+  print((("%-8g %-10.4f %s"):format(scale, mean_loss(), terminal.fit(text, 78)):gsub("%s+$", "")))
 end
 if args.out then
   adapter:save(args.out)

@@ -21,17 +21,19 @@ parser:argument("pairs", "JSON lines of prompt, chosen and rejected"):args "?"
 parser:option("--reward", "A Lua file that returns function(text) -> number"):argname "FILE"
 parser:option("--prompt", "What is continued, with --reward"):argname "TEXT":default "Once upon a time"
 parser:option("-o --out", "Where the new model goes: a .gguf file or a folder"):argname "PATH":count(1)
-parser:option("--beta", "How strongly the old model holds"):argname "X":convert(tonumber):default "0.1"
+parser:option("--beta", "How strongly the old model holds"):argname "X":convert(cli.number(0)):default "0.1"
 parser:option("--steps"):argname "N":convert(cli.whole(1)):default "50"
 parser:option("--batch", "Pairs, or continuations, of a step"):argname "N":convert(cli.whole(2)):default "8"
-parser:option("--lr", "The learning rate"):argname "X":convert(tonumber):default "0.00005"
+parser:option("--lr", "The learning rate"):argname "X":convert(cli.number(0)):default "0.00005"
 parser:option("--max-new-tokens", "Length of a continuation"):argname "N":convert(cli.whole(1)):default "24"
+parser:option("--checkpoint", "A file to go on from when started again"):argname "FILE"
 parser:option("--dtype", "The type of the new model's matrices"):argname "TYPE":default "f32"
 
 local args = cli.parse(parser)
 cli.refuse_adapters(args)
+pl.check_saving(args.out, args.dtype)
 if (args.pairs == nil) == (args.reward == nil) then cli.usage("either a file of pairs, or --reward FILE.lua") end
-local old = cli.load(args)
+local old = cli.load(args, { precision = "exact", kv = "f32" }) -- as passes that are recorded compute
 local model = old:trainable({ threads = args.threads })
 local seed = args.seed or 0
 
@@ -61,16 +63,14 @@ local function dpo_loss(drawn)
 end
 
 local function show_pairs(list)
-  local right, margin = 0, 0
-  pl.no_grad(function()
-    local gain = gains(sides(list))
-    for i = 1, #list do
-      local m = gain[i] - gain[#list + i]
-      right, margin = right + (m > 0 and 1 or 0), margin + m / #list
-    end
-  end)
-  print(("%-34s %.0f %%, by %.3f nats on average"):format("chosen gained more than rejected",
-    100 * right / #list, margin))
+  local measured, right, margin = examples.spread(list, 128), 0, 0
+  for _, pair in ipairs(measured) do
+    local gain = pl.no_grad(function() return gains({ pair.chosen, pair.rejected }) end)
+    local m = gain[1] - gain[2]
+    right, margin = right + (m > 0 and 1 or 0), margin + m / #measured
+  end
+  print(("%-34s %.0f %% of %d pairs, by %.3f nats on average"):format("chosen gained more than rejected",
+    100 * right / #measured, #measured, margin))
 end
 
 -- -- REINFORCE --------------------------------------------------------------------------------------
@@ -123,13 +123,13 @@ local optimizer = pl.optim.adamw(model:parameters(), { lr = args.lr, clip = 1 })
 if args.pairs then
   local list = examples.read_pairs(old, args.pairs)
   print(("%-34s %d"):format("pairs", #list))
-  pl.fit({ optimizer = optimizer, n_steps = args.steps,
+  pl.fit({ optimizer = optimizer, n_steps = args.steps, checkpoint = args.checkpoint,
     loss = function(step) return dpo_loss(examples.draw(list, args.batch, seed, step)) end })
   show_pairs(list)
 else
   local reward = load_reward(args.reward)
   print("  step   mean reward   KL to the old model, nats")
-  pl.fit({ optimizer = optimizer, n_steps = args.steps, loss = function(step)
+  pl.fit({ optimizer = optimizer, n_steps = args.steps, checkpoint = args.checkpoint, loss = function(step)
     local shown = {}
     local loss = reinforce_loss(reward, step, shown)
     if step == 1 or step % 5 == 0 or step == args.steps then

@@ -129,6 +129,32 @@ function examples.loss(model, list)
   return model:forward(inputs):cross_entropy(pl.cat(targets))
 end
 
+--- The mean loss in nats over the tokens of all answers of a list, of which a few are read at a time.
+---@param model perilune.Model
+---@param list table[] examples
+---@return number
+function examples.mean_loss(model, list)
+  local sum, count = 0, 0
+  for i = 1, #list, 8 do
+    local part, n = table.move(list, i, math.min(#list, i + 7), 1, {}), 0
+    for _, example in ipairs(part) do n = n + #example.ids - example.n_prompt end
+    sum = sum + n * pl.no_grad(function() return examples.loss(model, part) end)
+    count = count + n
+  end
+  return sum / count
+end
+
+--- At most n of a list, evenly spread over it: enough of a long one to measure on.
+---@param list table[]
+---@param n integer
+---@return table[]
+function examples.spread(list, n)
+  if #list <= n then return list end
+  local some = {}
+  for i = 1, n do some[i] = list[1 + (i - 1) * #list // n] end
+  return some
+end
+
 --- The log probability of each answer, given its prompt.
 ---@param model perilune.Model
 ---@param list table[] examples

@@ -30,6 +30,13 @@ describe("tuning", function()
     assert.are.equal(#model:encode("other") + 1, n)
     local loss = examples.loss(model, { example })
     assert.is_true(math.abs(loss - expected / n) < 1e-5)
+    local short = examples.example(model, { { role = "user", content = "the inner" } }, "o")
+    local list = {}
+    for i = 1, 20 do list[i] = i % 3 == 0 and example or short end
+    local all = examples.loss(model, list)
+    assert.is_true(math.abs(examples.mean_loss(model, list) - all) < 1e-5)
+    assert.are.equal(list, examples.spread(list, 20))
+    assert.are.same({ 1, 3, 6 }, examples.spread({ 1, 2, 3, 4, 5, 6, 7, 8 }, 3))
     local log_prob = examples.log_probs(model, { example, example })
     assert.is_true(math.abs(log_prob[2] + expected) < 1e-4)
   end)
@@ -88,6 +95,11 @@ describe("tuning", function()
     assert.are.equal(0, status, err)
     local first, last = out:match("\n%s+1%s+(%S+).-\n%s+25%s+(%S+)")
     assert.is_true(tonumber(last) > tonumber(first) + 1, out)
+    -- Untouched, it has left the old model by nothing.
+    status, out, err = program.run({ "prefer", "-m", program.model() or base(), "--reward", reward, "--steps", "1",
+      "--batch", "2", "--lr", "0", "--max-new-tokens", "4", "--out", at("e.gguf"), "--seed", "1", "-t", "1" })
+    assert.are.equal(0, status, err)
+    assert.truthy(out:find(" 0.000\n", 1, true), out)
     local odd = write("odd.lua", "return 1")
     status, out, err = program.run({ "prefer", "-m", base(), "--reward", odd, "--out", at("e.gguf") })
     assert.are.equal("", out)
@@ -95,5 +107,26 @@ describe("tuning", function()
     assert.truthy(err:find("expected a function", 1, true), err)
     status = program.run({ "prefer", "-m", base(), "--out", at("e.gguf") })
     assert.are.equal(2, status)
+  end)
+
+  it("goes on from its checkpoint, and says at once where nothing could be written", function()
+    local data = write("pairs.jsonl", '{"prompt": "say", "chosen": "the", "rejected": "er"}\n')
+    local function prefer(steps, out, ...)
+      return program.run({ "prefer", "-m", base(), data, "--out", out, "--steps", steps, "--batch", "2", "--seed", "1",
+        "-t", "1", ... })
+    end
+    local status, _, err = prefer("6", at("six.gguf"))
+    assert.are.equal(0, status, err)
+    for _, steps in ipairs { "2", "6" } do
+      assert.are.equal(0, (prefer(steps, at("resumed.gguf"), "--checkpoint", at("prefer.safetensors"))))
+    end
+    assert.are.equal(scratch.read("six.gguf"), scratch.read("resumed.gguf"))
+    for part, words in pairs { ["there is no folder"] = { at("none/x.gguf") },
+        ["dtype = 'q9'"] = { at("x.gguf"), "--dtype", "q9" } } do
+      local out
+      status, out, err = prefer("1000000", table.unpack(words))
+      assert.are.same({ 1, "" }, { status, out })
+      assert.truthy(err:find(part, 1, true), err)
+    end
   end)
 end)
