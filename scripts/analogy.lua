@@ -1,10 +1,10 @@
 -- king - man + woman: what can be read off the directions between word vectors, and what cannot.
 --
--- Vectors come from a skip-gram model (Mikolov et al. 2013), which learns to tell a word's neighbours from
--- words drawn at random. Without a file it is trained on the spot, on sentences of a small made-up
--- language in which a word's company is set by what it means: "king" stands with crown and throne, and
--- with he and his. That is why king - man + woman can work at all: he's company is taken away, she's
--- is added. A text of your own (--text) gives messier company and messier answers.
+-- Vectors come from a skip-gram model (Mikolov et al. 2013), which learns to tell a word's neighbours
+-- from words drawn at random. Without a file it is trained on the spot, on sentences of a small
+-- made-up language in which a word's company is set by what it means: "king" stands with crown and
+-- throne, and with he and his. That is why king - man + woman can work at all: he's company is taken
+-- away, she's is added. A text of your own (--text) gives messier company and messier answers.
 --
 -- The answer is the word whose vector has the greatest cosine with b - a + c, or with --method mul the
 -- greatest product of cosines (Levy and Goldberg 2014). The three words of the question are left out
@@ -118,8 +118,8 @@ local function train(sentences, least)
   local vectors, loss = word_vectors.train(sentences, { d = args.width, window = args.window, steps = args.steps,
     least = least, seed = seed, show = function(done, at) show(done, ("loss %.3f"):format(at)) end })
   finish()
-  print("skip-gram with negative sampling: " .. ("%d words, %d numbers each, %d steps, loss %.3f nats for a pair and 5 "
-    .. "others"):format(#vectors.words, args.width, args.steps, loss))
+  print(("skip-gram with negative sampling: %d words, %d numbers each\n"
+    .. "%d steps, loss %.3f nats for a pair and 5 others"):format(#vectors.words, args.width, args.steps, loss))
   return vectors
 end
 
@@ -158,7 +158,7 @@ local function show(source, a, b, c)
   local v = source.vectors
   for _, word in ipairs { a, b, c } do
     if not v.index[word] then
-      return print(("  %s %s is not among its words"):format(terminal.fit(source.name, 22), word))
+      return print(("  %s %s is not among its words"):format(terminal.fit(source.name, 18), word))
     end
   end
   local cells = {}
@@ -166,8 +166,8 @@ local function show(source, a, b, c)
     cells[i] = ("%s %.2f"):format(terminal.visible(found.word), found.value)
   end
   local cheat = v:analogy(a, b, c, { k = 1, method = args.method, all = true })[1].word
-  print(("  %s %s  %s"):format(terminal.fit(source.name, 22), table.concat(cells, ", "),
-    terminal.paint("(with the question's words: " .. terminal.visible(cheat) .. ")", "grey")))
+  print(("  %s %s  %s"):format(terminal.fit(source.name, 18), table.concat(cells, ", "),
+    terminal.paint("(of all words: " .. terminal.visible(cheat) .. ")", "grey")))
 end
 
 local examples = #args.words > 0 and { args.words } or { { "man", "woman", "king" }, { "father", "mother", "son" },

@@ -1,18 +1,18 @@
 -- Which activations and tokens an answer is owed to: attribution patching, integrated gradients.
 --
--- Attribution patching (Nanda 2023) estimates what `perilune patch` measures. Putting a clean activation
--- into the corrupted run changes the answer by about
+-- Attribution patching (Nanda 2023) estimates what `perilune patch` measures. Putting a clean
+-- activation into the corrupted run changes the answer by about
 --     (clean - corrupted) . gradient of the answer at that place of the corrupted run
--- for all places at once: two passes forward and one backward, instead of a pass for every place. It is
--- the first term of a series, so it is good where the rest of the model is nearly straight, and wrong
--- where it bends, as it does most early in the residual stream.
--- Here both are computed, and correlated.
+-- for all places at once: two passes forward and one backward, instead of a pass for every place. It
+-- is the first term of a series, so it is good where the rest of the model is nearly straight, and
+-- wrong where it bends, as it does most early in the residual stream. Here both are computed, and
+-- correlated.
 --
 -- Integrated gradients (Sundararajan et al. 2017) share an answer out among the input tokens: from a
--- baseline without them (the mean of all embeddings, or 0), the embeddings go in a straight line to what
--- they are; a token's share is (embedding - baseline) . the mean gradient on the way. The
--- shares add up to the difference of the answers at both ends: completeness, checked here. From 0 that
--- may fail in models without position embeddings: their norms divide next to nothing by next to nothing,
+-- baseline without them (the mean of all embeddings, or 0), the embeddings go in a straight line to
+-- what they are; a token's share is (embedding - baseline) . the mean gradient on the way. The shares
+-- add up to the difference of the answers at both ends: completeness, checked here. From 0 that may
+-- fail in models without position embeddings: their norms divide next to nothing by next to nothing,
 -- and no number of points follows so steep a way.
 --
 --   perilune attribution
@@ -130,16 +130,17 @@ local function correlation(a, b)
 end
 
 print("\n" .. terminal.paint("Attribution patching and the patching that it estimates", "bold"))
+print(("  %-33s %7s %12s %13s %14s"):format("", "places", "correlation", "mean |error|", "mean |effect|"))
 local all_estimates, all_exact, views = {}, {}, {}
 for i, point in ipairs(points) do
   local name, words = point[1], point[2]
   local a, b = estimates[name], exact[name]
   all_estimates[i], all_exact[i] = a:contiguous():view(-1), b:contiguous():view(-1)
-  print(("  %-36s %4d places   correlation %+.3f   mean |error| %.3f of mean |effect| %.3f"):format(words,
-    #all_exact[i], correlation(a, b), (a - b):abs():mean(), b:abs():mean()))
+  print(("  %-33s %7d %+12.3f %13.3f %14.3f"):format(words, #all_exact[i], correlation(a, b), (a - b):abs():mean(),
+    b:abs():mean()))
   views[i] = { name = name, words = words, estimate = a, exact = b, columns = point[3] == "head" and "head" or columns }
 end
-print(("  %-36s %4d places   correlation %+.3f"):format("all of them", #pl.cat(all_exact, 0),
+print(("  %-33s %7d %+12.3f"):format("all of them", #pl.cat(all_exact, 0),
   correlation(pl.cat(all_estimates, 0), pl.cat(all_exact, 0))))
 print(terminal.paint(("  %s for the estimates, %s for the patches"):format(terminal.duration(estimate_seconds),
   terminal.duration(exact_seconds)), "grey"))

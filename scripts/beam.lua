@@ -1,8 +1,8 @@
 -- Beam search as a tree: all beginnings that were kept for a while, and what came of them.
 --
--- A step goes on with every beam and keeps the likeliest of all continuations. Each token is shown with
--- the probability that the model gives it; branches end where others were likelier. The text that won
--- is marked, and greedy search, which keeps one beginning only, stands beside it.
+-- A step goes on with every beam and keeps the likeliest of all continuations. Each token is shown
+-- with the probability that the model gives it; branches end where others were likelier. The text that
+-- won is marked, and greedy search, which keeps one beginning only, stands beside it.
 --
 --   perilune beam "Once upon a"
 --   perilune beam --beams 6 -n 8 --length-penalty 0.5 "The king"

@@ -1,10 +1,11 @@
 -- Two prompts that differ in one word: what the model would say of the one and of the other.
 --
--- "Compared to men, women are more likely to ...": the distributions of the next token after both prompts
--- side by side, the tokens whose probabilities differ most (log2 of their ratio), how far the two
--- distributions are apart (Jensen-Shannon divergence: 0 bits where they are equal, 1 where they share
--- nothing), and continuations drawn from both with the same seeds. Then, for a list of people, how much
--- likelier "he" than "she" is after "The ... said that", as in the WinoBias and StereoSet families of tests.
+-- "Compared to men, women are more likely to ...": the distributions of the next token after both
+-- prompts side by side, the tokens whose probabilities differ most (log2 of their ratio), how far the
+-- two distributions are apart (Jensen-Shannon divergence: 0 bits where they are equal, 1 where they
+-- share nothing), and continuations drawn from both with the same seeds. Then, for a list of people,
+-- how much likelier "he" than "she" is after "The ... said that", as in the WinoBias and StereoSet
+-- families of tests.
 --
 -- A model mirrors its texts: the one that comes along has read story books of a hundred years ago and
 -- more. A ratio of one prompt is an anecdote: change a word that should not matter, and look again.
@@ -12,7 +13,7 @@
 --
 --   perilune bias_probe
 --   perilune bias_probe "The man worked as a" "The woman worked as a" -k 15
---   perilune bias_probe -m gpt2.gguf --people nurses.txt --template "The %s told us that" --words " he, she"
+--   perilune bias_probe --people nurses.txt --template "The %s told us that" --words " he, she"
 
 local pl = require "perilune"
 local cli = require "perilune.cli"

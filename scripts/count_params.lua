@@ -94,7 +94,7 @@ local function show_matrices(m, list, sum)
     for _, row in ipairs(list) do
       if row.copies > m.n_layers then idle = idle + row.n * (1 - m.n_used / m.n_experts) end
     end
-    print(("  of its %d experts a token meets %d: %s parameters work for one token (published: %s)"):format(m.n_experts,
+    print(("  of its %d experts a token meets %d: %s parameters work for it (published: %s)"):format(m.n_experts,
       m.n_used, large(sum - idle), m.published_active))
   end
   print(terminal.paint("  from: " .. m.from, "grey"))

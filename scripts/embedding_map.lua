@@ -1,12 +1,12 @@
 -- A map of the embedding: which tokens a model takes to be alike.
 --
--- Every token is a row of W_E, a point in d_model dimensions. Principal component analysis (Pearson 1901)
--- turns the points so that the first directions hold as much of their spread as possible, and the map
--- shows the first two. What lies near on the map may lie far apart in the other directions: the share of
--- the spread that the map shows is printed, and so are the true neighbours, by cosine.
+-- Every token is a row of W_E, a point in d_model dimensions. Principal component analysis (Pearson
+-- 1901) turns the points so that the first directions hold as much of their spread as possible, and
+-- the map shows the first two. What lies near on the map may lie far apart in the other directions:
+-- the share of the spread that the map shows is printed, and so are the true neighbours, by cosine.
 --
--- The words come in groups, which a trained model tends to keep together though nobody told it of them.
--- A word counts where it is one token of the model, with a space before it.
+-- The words come in groups, which a trained model tends to keep together though nobody told it of
+-- them. A word counts where it is one token of the model, with a space before it.
 --
 --   perilune embedding_map
 --   perilune embedding_map --svg map.svg
@@ -21,7 +21,7 @@ local parser = cli.parser("embedding_map", "A map of the embedding: which tokens
 parser:option("--groups", "A file with lines NAME: WORD WORD ..."):argname "FILE"
 parser:option("--neighbours", "Words whose neighbours are listed"):argname "WORDS":convert(cli.names)
   :default "king,red,seven,mother"
-parser:option("-k --top", "How many neighbours"):argname "K":convert(cli.whole(1)):default "6"
+parser:option("-k --top", "How many neighbours"):argname "K":convert(cli.whole(1)):default "5"
 parser:option("--svg", "Write the map"):argname "FILE"
 local args = cli.parse(parser)
 local model = cli.load(args)

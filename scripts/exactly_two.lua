@@ -2,12 +2,12 @@
 --
 -- It has 3 inputs, 5 hidden units and 1 output: 15 + 5 = 20 weights, 26 numbers with the biases. First
 -- with weights set by hand. Three hidden units each watch one pair: "1 and 2", "1 and 3", "2 and 3";
--- the fourth and the fifth both fire at all three. A pair speaks for the answer with 1, and the last two
--- units against it with 1.5 each: at 1 1 1 all three pairs speak, and are outweighed. Then with weights
--- found by gradient descent from random ones.
+-- the fourth and the fifth both fire at all three. A pair speaks for the answer with 1, and the last
+-- two units against it with 1.5 each: at 1 1 1 all three pairs speak, and are outweighed. Then with
+-- weights found by gradient descent from random ones.
 --
--- One layer is spelled in three ways, which give the same numbers: y_j = f(sum over i of x_i w_ij + b_j);
--- the product of the matrices, all 8 inputs at once; and y = f(xW + b), row by row.
+-- One layer is spelled in three ways, which give the same numbers: y_j = f(sum over i of x_i w_ij +
+-- b_j); the product of the matrices, all 8 inputs at once; and y = f(xW + b), row by row.
 --
 --   perilune exactly_two
 --   perilune exactly_two --unit sigmoid --seed 3 --svg loss.svg

@@ -1,9 +1,9 @@
 -- Instruction tuning: a model that continues texts becomes one that answers.
 --
--- The data are JSON lines, {"prompt": ..., "answer": ...} or {"messages": [...]} with roles. Prompts are
--- written by the model's chat template where it has one, else as they are and a new line. The model
--- predicts every token, but only those of the answer, and the end of text after it, count in the loss.
--- The base model stays as it is; the tuned one goes to --out.
+-- The data are JSON lines, {"prompt": ..., "answer": ...} or {"messages": [...]} with roles. Prompts
+-- are written by the model's chat template where it has one, else as they are and a new line. The
+-- model predicts every token, but only those of the answer, and the end of text after it, count in the
+-- loss. The base model stays as it is; the tuned one goes to --out.
 --
 --   perilune finetune questions.jsonl --out tuned.gguf
 --   perilune finetune -m base.gguf --steps 500 --lr 3e-5 --dtype q8_0 chats.jsonl --out chat.gguf

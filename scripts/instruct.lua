@@ -119,7 +119,7 @@ for i, piece in ipairs(pieces) do
   marked[i] = i > first.n_prompt and terminal.paint("[" .. piece .. "]", "orange") or piece
 end
 print(terminal.paint("An example, with the tokens that count in the loss in brackets", "bold"))
-print("  " .. table.concat(marked, " "))
+print(table.concat(marked, " ", 1, first.n_prompt) .. "\n" .. table.concat(marked, " ", first.n_prompt + 1))
 local before = { learned = loss_on(base, learned), unseen = loss_on(base, unlearned) }
 local schedule = pl.optim.cosine({ lr = args.lr, min_lr = args.lr / 10, warmup = 5, n_steps = args.steps })
 local run = pl.fit({
@@ -139,7 +139,7 @@ local function show(question, wanted)
   local after = answer(model, question)
   local good = wanted and after == wanted
   print(terminal.paint(question, "bold"))
-  print("  before  " .. terminal.paint(terminal.fit(answer(base, question), 68), "grey"))
+  print("  before  " .. terminal.paint((terminal.fit(answer(base, question), 68):gsub("%s+$", "")), "grey"))
   print("  after   " .. terminal.paint(after, not wanted and "sky" or good and "green" or "orange"))
   return good
 end

@@ -2,7 +2,8 @@
 --
 -- The residual stream after each block goes straight to the last norm and the unembedding, as if the
 -- blocks behind it did nothing. Column by column a token's successor takes shape; the colour is how
--- sure the model is. Below: the candidates after the last token, with their probability layer by layer.
+-- sure the model is. Below: the candidates after the last token, with their probability layer by
+-- layer.
 --
 --   perilune logit_lens
 --   perilune logit_lens "The little girl went home to her mother, and the little"

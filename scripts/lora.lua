@@ -1,8 +1,8 @@
 -- Low-rank adapters: a few small matrices are trained beside the model's own, which stay as they are.
 --
--- LoRA (Hu et al. 2021, arXiv:2106.09685) adds to y = x W^T the term scale * alpha / rank * (x A^T) B^T,
--- with A [rank, n_in] and B [n_out, rank]. Only A and B learn, so the base may be quantised, and many
--- adapters can share it. They are written as PEFT lays them out, and any script wears them:
+-- LoRA (Hu et al. 2021, arXiv:2106.09685) adds to y = x W^T the term scale * alpha / rank * (x A^T)
+-- B^T, with A [rank, n_in] and B [n_out, rank]. Only A and B learn, so the base may be quantised, and
+-- many adapters can share it. They are written as PEFT lays them out, and any script wears them:
 --
 --   perilune lora
 --   perilune lora sayings.txt --out adapter --rank 16 --targets all-linear
@@ -10,9 +10,9 @@
 --   perilune generate -m model.gguf --adapter adapter:0.7 "Once upon a time"
 --   perilune lora -m model.gguf --adapter adapter:0.7 --merge merged.gguf
 --
--- Data are a text, of which every token is predicted, or JSON lines as of `perilune finetune`, of which
--- the answers are. Without any, a page of proverbs is learned. With --merge the adapters are put into the
--- matrices of a model of the usual kind.
+-- Data are a text, of which every token is predicted, or JSON lines as of `perilune finetune`, of
+-- which the answers are. Without any, a page of proverbs is learned. With --merge the adapters are put
+-- into the matrices of a model of the usual kind.
 
 local pl = require "perilune"
 local cli = require "perilune.cli"

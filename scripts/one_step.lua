@@ -7,7 +7,7 @@
 --
 --   perilune one_step
 --   perilune one_step --lr 0.005 "The king gave his daughter a golden apple"
---   perilune one_step --other "Once upon a time there was a" --other "He went home" "She ate a red stone"
+--   perilune one_step --other "There was a king" --other "He went home" "She ate a red stone"
 
 local pl = require "perilune"
 local cli = require "perilune.cli"

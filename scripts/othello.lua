@@ -58,8 +58,8 @@ local function percent(x) return ("%.1f %%"):format(100 * x) end
 -- -- training ---------------------------------------------------------------------------------------
 
 local function say_quality(quality)
-  print(("%d positions of %d random games it never saw: the likeliest move is legal in %.2f %%, legal moves have"
-    .. "\n%.2f %% of the probability; cross-entropy against all legal moves %.4f nats, %.4f at best"):format(
+  print(("%d positions of %d random games it never saw: the likeliest move is legal in %.2f %%, legal moves"
+    .. "\nhave %.2f %% of the probability; cross-entropy against all legal moves %.4f nats, %.4f at best"):format(
     quality.n, quality.n_games, 100 * quality.rate, 100 * quality.mass, quality.loss, quality.floor))
 end
 
@@ -159,9 +159,9 @@ local trained = fit_probes(model, views)
 local random_model <close> = om.new({ n_layers = n_layers, d_model = model.config.d_model,
   n_heads = model.config.n_heads, d_mlp = model.config.d_mlp, seed = seed }, { threads = args.threads })
 local random = fit_probes(random_model, { "relative" })
-print(("Fitted on %s boards of %d games, measured on %s boards of %d others. All: of the 64 squares;"
-  .. "\ndiscs: of the squares that have one.\n"):format(terminal.thousands(trained.n_train), args.games,
-  terminal.thousands(trained.n_test), n_held_out))
+print(("Fitted on %s boards of %d games, measured on %s boards of %d others."
+  .. "\nAll: of the 64 squares; discs: of the squares that have one.\n"):format(
+  terminal.thousands(trained.n_train), args.games, terminal.thousands(trained.n_test), n_held_out))
 print("                       mine / yours / empty    black / white / empty    random weights, mine ...")
 print("                           all     discs           all     discs           all     discs")
 local best = 0

@@ -1,9 +1,9 @@
 -- Where the difference between two prompts is carried: activation patching.
 --
 -- Two prompts of equal length lead to different answers. The corrupted one runs again and again, each
--- time with one activation put in that the clean one had at the same place; the number says how much of
--- the way from the corrupted to the clean answer that goes: 0 nothing, 1 all of it. By layer and token
--- for the residual stream, attention and MLP, by layer and head for the heads at all tokens.
+-- time with one activation put in that the clean one had at the same place; the number says how much
+-- of the way from the corrupted to the clean answer that goes: 0 nothing, 1 all of it. By layer and
+-- token for the residual stream, attention and MLP, by layer and head for the heads at all tokens.
 --
 --   perilune patch
 --   perilune patch --answer " she" --wrong " he" "The girl said that" "The boy said that"

@@ -1,16 +1,16 @@
 -- How a model knows the order of its tokens.
 --
--- Attention alone does not: what it adds is a sum over the tokens before, and a sum has no order. There are
--- three usual remedies, each shown here with numbers, and then the order is destroyed:
+-- Attention alone does not: what it adds is a sum over the tokens before, and a sum has no order.
+-- There are three usual remedies, each shown here with numbers, and then the order is destroyed:
 --
---   sinusoidal  waves of different lengths are added to the embeddings (Vaswani et al. 2017); how two of
---               these vectors agree depends on their distance alone
+--   sinusoidal  waves of different lengths are added to the embeddings (Vaswani et al. 2017); how two
+--               of these vectors agree depends on their distance alone
 --   learned     one vector for each position is trained (GPT-2's W_pos): near positions become alike
---   rotary      queries and keys are turned by an angle that grows with the position (Su et al. 2021), so
---               that their product knows the distance, and nothing is added to the residual stream
+--   rotary      queries and keys are turned by an angle that grows with the position (Su et al. 2021),
+--               so that their product knows the distance, and nothing is added to the residual stream
 --
 --   perilune positions
---   perilune positions --svg positions.svg "Once upon a time there was a little girl who lived in a wood."
+--   perilune positions --svg positions.svg "Once upon a time a little girl lived in a wood."
 --   perilune positions -m llama.gguf
 
 local pl = require "perilune"

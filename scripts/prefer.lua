@@ -1,13 +1,13 @@
 -- Preference learning: of two answers the better one becomes more likely.
 --
--- With a file of JSON lines {"prompt", "chosen", "rejected"}: direct preference optimization (Rafailov et
--- al. 2023, arXiv:2305.18290). The loss is -log sigmoid(beta ((log p(chosen) - log p0(chosen)) -
--- (log p(rejected) - log p0(rejected)))), where p0 is the model as it was: the reward of an answer is by
--- how much it has become more likely.
+-- With a file of JSON lines {"prompt", "chosen", "rejected"}: direct preference optimization (Rafailov
+-- et al. 2023, arXiv:2305.18290). The loss is -log sigmoid(beta ((log p(chosen) - log p0(chosen)) -
+-- (log p(rejected) - log p0(rejected)))), where p0 is the model as it was: the reward of an answer is
+-- by how much it has become more likely.
 --
 -- With --reward FILE.lua, a file that returns function(text) -> number: REINFORCE (Williams 1992). The
--- model continues --prompt many times, and each continuation becomes more likely by how much its reward
--- lies above the mean, less beta times how far it has left the old model (the KL divergence).
+-- model continues --prompt many times, and each continuation becomes more likely by how much its
+-- reward lies above the mean, less beta times how far it has left the old model (the KL divergence).
 --
 --   perilune prefer pairs.jsonl --out better.gguf
 --   perilune prefer --reward short_words.lua --prompt "Once upon a time" --steps 30 --out better.gguf

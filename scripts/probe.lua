@@ -1,14 +1,15 @@
 -- What a model knows of places and dates: straight lines from its residual stream to numbers.
 --
 -- In the manner of Gurnee and Tegmark 2023 (arXiv:2310.02207): the name of each city goes through the
--- model, and ridge regression reads latitude and longitude off the activation at its last token, layer by
--- layer. Only cities that a probe has not seen count: R^2 is the share of their variance that it explains,
--- 0 for one that always says the mean. The same with labels dealt out at random shows what a probe reads
--- where there is nothing to read; what is left above that is its selectivity (Hewitt and Liang 2019).
+-- model, and ridge regression reads latitude and longitude off the activation at its last token, layer
+-- by layer. Only cities that a probe has not seen count: R^2 is the share of their variance that it
+-- explains, 0 for one that always says the mean. The same with labels dealt out at random shows what a
+-- probe reads where there is nothing to read; what is left above that is its selectivity (Hewitt and
+-- Liang 2019).
 --
--- The model that comes along has read story books and knows next to no geography: expect R^2 around 0 for
--- places, and try a larger one. What it does know is told by --task position (where in a text a token
--- stands) and --task length (how many letters a word has), which nobody taught it either.
+-- The model that comes along has read story books and knows next to no geography: expect R^2 around 0
+-- for places, and try a larger one. What it does know is told by --task position (where in a text a
+-- token stands) and --task length (how many letters a word has), which nobody taught it either.
 --
 --   perilune probe
 --   perilune probe --task places -m openai-community/gpt2 --svg places.svg

@@ -1,9 +1,9 @@
 -- Writes a model with quantised matrices: smaller, faster, a little less exact.
 --
--- TYPE is q8_0 q6_k q5_k_m q5_k q5_1 q5_0 q4_k_m q4_k q4_1 q4_0 q3_k q2_k (or f32, f16, bf16). q4_k_m and
--- q5_k_m are llama.cpp's mixes, which spend more bits on some matrices. The matrix that makes logits
--- becomes q6_k (q8_0 in q8_0); vectors and learned positions stay float32; rows that no block divides
--- get the next type that fits. `perilune compare` says what it costs.
+-- TYPE is q8_0 q6_k q5_k_m q5_k q5_1 q5_0 q4_k_m q4_k q4_1 q4_0 q3_k q2_k (or f32, f16, bf16). q4_k_m
+-- and q5_k_m are llama.cpp's mixes, which spend more bits on some matrices. The matrix that makes
+-- logits becomes q6_k (q8_0 in q8_0); vectors and learned positions stay float32; rows that no block
+-- divides get the next type that fits. `perilune compare` says what it costs.
 --
 --   perilune quantize openai-community/gpt2 gpt2-q4_k_m.gguf q4_k_m
 --   perilune quantize model.gguf small.gguf q2_k --imatrix model.imatrix.gguf

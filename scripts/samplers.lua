@@ -1,8 +1,8 @@
 -- One prompt through each sampler: the distribution of the next token before and after.
 --
--- Samplers stand between the model and the choice. Most of them remove tokens or make them less likely:
--- they are shown with the probability of the likeliest tokens before (blue) and after (orange). Some
--- choose the token themselves: for them "after" is how often each came in 400 draws.
+-- Samplers stand between the model and the choice. Most of them remove tokens or make them less
+-- likely: they are shown with the probability of the likeliest tokens before (blue) and after
+-- (orange). Some choose the token themselves: for them "after" is how often each came in 400 draws.
 --
 --   perilune samplers "Once upon a"
 --   perilune samplers --sampler top_p=0.5 --sampler min_p=0.2 "Once upon a"

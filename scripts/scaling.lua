@@ -1,14 +1,14 @@
 -- Scaling laws: how the loss falls with parameters, data and computation.
 --
--- Kaplan et al. 2020 (arXiv:2001.08361) found that a language model's loss falls as a power of each, as
--- long as the other two are not in the way: a straight line where both axes are logarithmic. Hoffmann et
--- al. 2022 added what no model can learn, the entropy of the text: L(x) = E + A x^-alpha. Here families of
--- tiny models are trained, and alpha is fitted by least squares to log(L - E).
+-- Kaplan et al. 2020 (arXiv:2001.08361) found that a language model's loss falls as a power of each,
+-- as long as the other two are not in the way: a straight line where both axes are logarithmic.
+-- Hoffmann et al. 2022 added what no model can learn, the entropy of the text: L(x) = E + A x^-alpha.
+-- Here families of tiny models are trained, and alpha is fitted by least squares to log(L - E).
 --
--- The text is drawn from a source whose every probability is known, so that E is known too: the loss of
--- the source itself on the held-out text. Each token depends on the one before it; some tokens are common,
--- most are rare, and so there is always something left to learn. With --text FILE the models read
--- its bytes instead, and E is the one that makes the line straightest.
+-- The text is drawn from a source whose every probability is known, so that E is known too: the loss
+-- of the source itself on the held-out text. Each token depends on the one before it; some tokens are
+-- common, most are rare, and so there is always something left to learn. With --text FILE the models
+-- read its bytes instead, and E is the one that makes the line straightest.
 --
 -- Parameters are counted without embeddings, as the paper does; computation is 6 N for each token.
 --
@@ -178,7 +178,7 @@ end
 print(("%s: %d tokens to train on, %d held out, %d kinds"):format(args.text or "a source whose probabilities are known",
   #train, #valid, n_ids))
 if entropy then
-  print(("no model can be better than %.4f nats per token, the source's own loss; knowing nothing costs %.4f"):format(
+  print(("no model can be better than %.4f nats per token, the source's own loss; guessing costs %.4f"):format(
     entropy, math.log(n_ids)))
 end
 
@@ -202,8 +202,8 @@ local fits = {
   D = law("D", ("tokens of data, width %d"):format(widest), by_d),
   C = law("C", "floating-point operations, the best width for each", by_c),
 }
-print("\nThe exponents differ from the published ones as the texts do: they say how fast what is still unknown grows\n"
-  .. "rarer, and this source, with " .. n_ids .. " kinds of tokens, runs out of rare things sooner than English.")
+print("\nThe exponents differ from the published ones as the texts do: they say how fast what is still unknown\n"
+  .. "grows rarer, and this source, with " .. n_ids .. " kinds of tokens, runs out of rare things sooner than English.")
 
 if args.svg then
   local stem = args.svg:gsub("%.svg$", "")

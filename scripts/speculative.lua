@@ -1,7 +1,7 @@
 -- Speculation measured: how many guessed tokens the model keeps, and what that saves.
 --
--- A small model, or what the text said before, guesses the next tokens; the model checks all of them in
--- one pass and keeps those that fit. The text stays what the model alone would have written (with
+-- A small model, or what the text said before, guesses the next tokens; the model checks all of them
+-- in one pass and keeps those that fit. The text stays what the model alone would have written (with
 -- temp 0, token for token), and a pass gives more than one token. Kept tokens are shown in green.
 -- (Leviathan et al. 2023, "Fast inference from transformers via speculative decoding"; Saxena 2023,
 -- "Prompt lookup decoding".)

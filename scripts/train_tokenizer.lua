@@ -1,9 +1,10 @@
 -- Trains a tokenizer on text: a byte-level BPE like GPT-2's, as a tokenizer.json.
 --
--- The text is cut into words by an expression; then the two neighbours that are seen side by side most often
--- become one token, again and again, until there are as many tokens as asked for. Any bytes can be said with
--- any such tokenizer; text like what it was trained on takes the fewest tokens. Ids: special tokens, the 256
--- bytes, then the merges. Special tokens that the text holds are cut out of it first.
+-- The text is cut into words by an expression; then the two neighbours that are seen side by side most
+-- often become one token, again and again, until there are as many tokens as asked for. Any bytes can
+-- be said with any such tokenizer; text like what it was trained on takes the fewest tokens. Ids:
+-- special tokens, the 256 bytes, then the merges. Special tokens that the text holds are cut out of it
+-- first.
 --
 --   perilune train-tokenizer book.txt -o tokenizer.json --vocab-size 4096 --special "<|endoftext|>"
 --   perilune train-tokenizer folder-of-texts -o model-folder --pattern llama3

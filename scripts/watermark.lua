@@ -1,9 +1,9 @@
 -- Marks a text with a watermark, or looks for one.
 --
--- The token before seeds a choice of green tokens, a quarter of the vocabulary, which are made likelier.
--- A reader sees nothing; who knows the key counts green tokens, a quarter without a watermark and far
--- more with it. The z-score says by how many standard deviations, p how often chance does as much.
--- (Kirchenbauer et al. 2023, "A watermark for large language models".)
+-- The token before seeds a choice of green tokens, a quarter of the vocabulary, which are made
+-- likelier. A reader sees nothing; who knows the key counts green tokens, a quarter without a
+-- watermark and far more with it. The z-score says by how many standard deviations, p how often chance
+-- does as much. (Kirchenbauer et al. 2023, "A watermark for large language models".)
 --
 --   perilune watermark --seed 1 "Once upon a time"
 --   perilune watermark --bias 4 --key 1234 -n 100 "The king said"

@@ -1,5 +1,7 @@
 -- The programs that show what a lecture tells: how learning works, and what was learned.
 local program = dofile "tests/lua/program.lua"
+require "perilune" -- makes the library found
+local terminal = require "perilune.terminal"
 
 describe("learning:", function()
   local path = program.model()
@@ -7,6 +9,7 @@ describe("learning:", function()
   local function run(args, input)
     local status, out, err = program.run(args, input)
     assert.are.equal("", status == 0 and "" or err)
+    for line in out:gmatch("[^\n]+") do assert.is_true(terminal.columns(line) <= 100, line) end
     return out, err
   end
 
@@ -129,7 +132,7 @@ describe("learning:", function()
     local html = os.tmpname()
     local out = run({ "attribution", "-m", path, "-t", "1", "--html", html })
     local n = 0
-    for value in out:gmatch("correlation (%S+)") do
+    for value in out:gmatch("\n  %l[%a ,]+%d+ +([+-]%d%.%d+)") do
       n = n + 1
       assert.is_true(tonumber(value) > 0.9)
     end

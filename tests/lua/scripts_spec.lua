@@ -34,6 +34,17 @@ describe("the programs", function()
     end
   end)
 
+  it("each say what they do, in a hundred columns", function()
+    local n = 0
+    for name in select(2, program.run({ "help" })):match("\nprograms:\n(.*)"):gmatch("  ([%l_]+) [^\n]*\n") do
+      local status, out = program.run({ "help", name })
+      assert.are.equal(0, status)
+      for line in out:gmatch("[^\n]+") do assert.is_true(utf8.len(line) <= 100, name .. ": " .. line) end
+      n = n + 1
+    end
+    assert.is_true(n > 40)
+  end)
+
   it("each name a model that is not there", function()
     for _, name in ipairs(names) do
       local bare = name == "chat" or name == "inspect" or name == "patch" or name == "steer"
