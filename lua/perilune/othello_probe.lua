@@ -62,7 +62,9 @@ function probes.sample(model, games, views)
   for layer = 0, n_layers do parts[layer] = {} end
   for first = 1, #ids, 32 do
     local some = table.move(ids, first, math.min(first + 31, #ids), 1, {})
-    local _, caches = model:run_with_cache(some, { "blocks.0.hook_resid_pre", "hook_resid_post" })
+    local _, caches = pl.no_grad(function() -- of a model being trained, nothing is recorded
+      return model:run_with_cache(some, { "blocks.0.hook_resid_pre", "hook_resid_post" })
+    end)
     for _, cache in ipairs(caches) do
       table.insert(parts[0], cache["blocks.0.hook_resid_pre"])
       for layer = 1, n_layers do

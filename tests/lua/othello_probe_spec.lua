@@ -12,6 +12,15 @@ local function percents(line)
 end
 
 describe("othello", function()
+  it("samples streams without a record, also of a model that is to be trained", function()
+    local model <close> = om.new({ n_layers = 1, d_model = 8, n_heads = 2 })
+    local sample = probes.sample(model, om.games(2, 1))
+    for layer = 0, 1 do
+      assert.are.same({ sample.n, 8 }, sample.streams[layer].shape)
+      assert.is_false(sample.streams[layer].tracked)
+    end
+  end)
+
   it("reads streams that hold the board, and turns one square over in them", function()
     local games = om.games(12, 3)
     local rows, labels = {}, {}
