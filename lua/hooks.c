@@ -364,8 +364,8 @@ static int collect(lua_State *L) {
 
 typedef void (*visitor)(lua_State *L, handle *h, const void *from, const void *to);
 
-/* Visits the handles of the session at that index, each on top of the stack. The visitor may not
- * add handles. */
+/* Visits the handles of the session at that index, each on top of the stack. The visitor may take
+ * handles out of the table, but not add any. */
 static void each(lua_State *L, int session, visitor visit, const void *from, const void *to) {
     luaL_checkstack(L, 12, NULL);
     if (lua_getiuservalue(L, session, PL_UV_HOOKS) == LUA_TTABLE) {
@@ -384,14 +384,22 @@ static void share(lua_State *L, handle *h, const void *from, const void *to) {
         if (h->parts[i].seq == from) add_part(L, h, h->parts[i].point, h->parts[i].layer, to);
 }
 
+/* A hook that was for this sequence alone leaves the session's table, which stands two below it. */
 static void drop(lua_State *L, handle *h, const void *from, const void *to) {
     (void)to;
+    int hook = lua_gettop(L);
+    bool had = h->n > 0;
     for (size_t i = h->n; i-- > 0;)
         if (h->parts[i].seq == from) remove_part(h, i);
-    if (!h->stateful) return;
-    lua_getiuservalue(L, -1, UV_STATES);
+    if (h->stateful) {
+        lua_getiuservalue(L, hook, UV_STATES);
+        lua_pushnil(L);
+        lua_rawsetp(L, -2, from);
+    }
+    if (!had || h->n) return;
+    remove_all(h);
     lua_pushnil(L);
-    lua_rawsetp(L, -2, from);
+    lua_rawsetp(L, hook - 2, h);
 }
 
 /* states[to] = clone(states[from]) */

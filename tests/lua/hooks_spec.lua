@@ -210,4 +210,35 @@ describe("run_with_cache", function()
     assert.is_true(tiny.same(plain, model:forward(ids)))
     assert.are.equal(0, #model:hooks())
   end)
+
+  it("let go of the functions and of what they hold", function()
+    local model, ids = tiny.model(pl), { 5, 9 }
+    local functions, handles = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "k" })
+    local function watcher()
+      local held = pl.zeros(2, 32)
+      local fn = function(act) held = held + act end
+      functions[fn] = true
+      return fn
+    end
+    for _ = 1, 5 do
+      model:run_with_hooks(ids, { { "resid_post", watcher() } })
+      local seq <close> = model:sequence()
+      handles[seq:hook("mlp_out", watcher(), { layer = 0, state = {} })] = true
+      seq:extend(ids)
+      local fork <close> = seq:fork()
+      seq:close()
+      fork:extend(ids) -- the hook is the fork's now
+    end
+    collectgarbage()
+    collectgarbage()
+    assert.is_nil(next(functions))
+    assert.is_nil(next(handles))
+    -- One that others hold says that it is over, and is removed as often as one likes.
+    local seq = model:sequence()
+    local handle = seq:hook("mlp_out", print)
+    seq:close()
+    assert.is_false(handle.active)
+    handle:remove()
+    assert.is_falsy(tostring(handle):find("active", 1, true))
+  end)
 end)
