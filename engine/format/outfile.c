@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../base/error.h"
@@ -34,7 +35,12 @@ static pl_status create(pl_outfile *out, int *fd, pl_error *err) {
 
 pl_status pl_outfile_open(pl_outfile *out, const char *path, pl_error *err) {
     int fd = -1;
-    *out = (pl_outfile){.path = strdup(path)};
+    struct stat info;
+    *out = (pl_outfile){0};
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
+        return pl_fail(err, PL_ERR_IO, "%s: cannot be written: %s", path,
+                       S_ISDIR(info.st_mode) ? "it is a folder" : "it is a device, not a file");
+    out->path = strdup(path);
     pl_status status =
         out->path ? create(out, &fd, err) : pl_fail(err, PL_ERR_MEMORY, "%s: out of memory", path);
     if (status == PL_OK && !(out->file = fdopen(fd, "wb"))) {

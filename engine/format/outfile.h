@@ -21,7 +21,9 @@ typedef struct pl_outfile {
     int error;       /* errno of the first write that failed, 0 while all is well */
 } pl_outfile;
 
-/* Errors: PL_ERR_IO with the path and the system's reason, PL_ERR_MEMORY; *out is then closed. */
+/* What is there already is replaced where it is a file; a folder or a device, such as /dev/null, is
+ * an error. Errors: PL_ERR_IO with the path and the system's reason, PL_ERR_MEMORY; *out is then
+ * closed. */
 pl_status pl_outfile_open(pl_outfile *out, const char *path, pl_error *err);
 
 /* These do nothing after a failure. */

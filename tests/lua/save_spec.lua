@@ -35,6 +35,16 @@ describe("model:save", function()
     assert.is_true(back.weight_bytes < 0.7 * model.weight_bytes)
   end)
 
+  it("puts no file in the place of what is none", function()
+    local place = path .. ".gguf"
+    assert.is_true(os.execute("mkfifo " .. place))
+    assert.matches("it is a device, not a file", message(model.save, model, place))
+    assert.matches("it is a device, not a file", message(pl.save_tensors, place, { x = pl.zeros(2) }))
+    assert.is_true(os.execute("test -p " .. place))
+    os.remove(place)
+    assert.matches("it is a folder", message(pl.save_tensors, "tests", { x = pl.zeros(2) }))
+  end)
+
   it("names what it does not know", function()
     assert.matches("'gguf'", message(model.save, model, path, { format = "ggml" }))
     assert.matches("safetensors cannot hold q8_0", message(model.save, model, path .. ".hf", { dtype = "q8_0" }))
