@@ -181,15 +181,19 @@ function terminal.duration(seconds)
   return ("%d min %d s"):format(seconds // 60, seconds % 60 // 1)
 end
 
---- A line that is drawn over again, where errors go to a terminal: show(fraction, text), finish().
+--- A line that is drawn over again, where errors go to a terminal: show(fraction, text), finish(). It is
+--- never wider than the terminal: the bar gets shorter, and then the text.
 ---@return fun(fraction: number, text: string) show
 ---@return fun() finish
 function terminal.progress()
   local nothing = function() end
   if not terminal.is_terminal(2) then return nothing, nothing end
   local function show(fraction, text)
-    io.stderr:write("\r", terminal.paint(terminal.bar(fraction, 30), "blue", 2),
-      ("%4d %%  %s\27[K"):format(fraction * 100 // 1, text))
+    local room = (host.width(2) or 80) - 1
+    text = ("%4d %%  %s"):format(fraction * 100 // 1, text)
+    local length = terminal.columns(text)
+    local bar = terminal.bar(fraction, math.max(0, math.min(30, room - length)))
+    io.stderr:write("\r", terminal.paint(bar, "blue", 2), length > room and terminal.fit(text, room) or text, "\27[K")
     io.stderr:flush()
   end
   return show, function() io.stderr:write("\r\27[K") end

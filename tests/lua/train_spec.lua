@@ -1,6 +1,7 @@
 -- Training from text: `perilune train`, checkpoints, and what becomes of bad input.
 local pl = require "perilune"
 local program = require "tests.lua.program"
+local terminal = require "perilune.terminal"
 local tiny = require "tests.lua.tiny"
 
 describe("training", function()
@@ -131,5 +132,24 @@ describe("training", function()
     local status, _, err = train(text, "shape", { "--steps", "9", "--width", "32" })
     assert.are_not.equal(0, status)
     assert.truthy(err:find("another model", 1, true), err)
+  end)
+
+  it("keeps its line of progress on one line of the terminal", function()
+    if not os.execute("command -v script >/dev/null 2>&1") then return pending("script(1) is missing") end
+    local text = scratch.write("line.txt", sentence())
+    for _, wide in ipairs { 30, 70, 160 } do
+      local command = ("%s train %s --out %s %s --steps 10"):format(program.path, text, at("line" .. wide),
+        table.concat(small, " "))
+      os.execute(("TERM=xterm LC_ALL=C.UTF-8 script -qec 'stty cols %d; %s' %s >/dev/null 2>&1"):format(wide, command,
+        at("screen")))
+      local n, longest = 0, 0
+      for line in scratch.read("screen"):gmatch("\r([^\r\n]+)\27%[K") do
+        local columns = terminal.columns((line:gsub("\27%[[%d;]*m", "")))
+        assert.is_true(columns < wide, line)
+        n, longest = n + 1, math.max(longest, columns)
+      end
+      assert.are.equal(10, n)
+      assert.is_true(longest >= math.min(wide - 1, 60)) -- the room is used
+    end
   end)
 end)
