@@ -11,7 +11,7 @@
 --
 --   perilune train book.txt --out small
 --   perilune train shakespeare.txt --out char --vocab-size 257 --layers 4 --heads 4 --width 128 \
---     --ctx 64 --batch 12 --steps 2000
+--     --ctx 64 --batch 12 --steps 2000 --lr 0.002
 
 local pl = require "perilune"
 local cli = require "perilune.cli"
