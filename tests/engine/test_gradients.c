@@ -188,29 +188,37 @@ static void test_same_bits(void **state) {
 }
 
 /* What is forgotten and worked out again gives the same bits, and takes less memory meanwhile. */
+/* A trainable copy whose weights have gradients now; the bytes that a record of its pass held. */
+static size_t recorded_bytes(pl_model **model, pl_model *source, bool recompute) {
+    pl_error err = {0};
+    assert_int_equal(pl_model_new_trainable(model, source, &err), PL_OK);
+    pl_session_options options = exact_options();
+    options.recompute = recompute;
+    pl_session *session = must_session(*model, &options);
+    pl_extension item = {must_sequence(session), tokens, N, PL_LOGITS_ALL, NULL, NULL};
+    size_t before = mallinfo2().uordblks;
+    pl_tensor logits;
+    assert_int_equal(pl_session_record(session, &item, 1, &logits, &err), PL_OK);
+    size_t held = mallinfo2().uordblks - before;
+    pl_tensor_release(&logits);
+    pl_sequence_free(item.seq);
+    engine_loss(session, 1);
+    pl_session_free(session);
+    return held;
+}
+
+static pl_model *must_deep(int n_layers) {
+    pl_config config = small_config("gpt2");
+    config.n_layers = n_layers;
+    config.d_model = 32;
+    return must_random(&config, PL_F32, 8);
+}
+
 static void test_recompute(void **state) {
     (void)state;
-    pl_config config = small_config("gpt2");
-    config.n_layers = 16;
-    config.d_model = 32;
-    pl_error err = {0};
-    pl_model *source = must_random(&config, PL_F32, 8), *models[2];
+    pl_model *source = must_deep(16), *models[2];
     size_t held[2];
-    for (int i = 0; i < 2; i++) {
-        assert_int_equal(pl_model_new_trainable(&models[i], source, &err), PL_OK);
-        pl_session_options options = exact_options();
-        options.recompute = i == 1;
-        pl_session *session = must_session(models[i], &options);
-        pl_extension item = {must_sequence(session), tokens, N, PL_LOGITS_ALL, NULL, NULL};
-        size_t before = mallinfo2().uordblks;
-        pl_tensor logits;
-        assert_int_equal(pl_session_record(session, &item, 1, &logits, &err), PL_OK);
-        held[i] = mallinfo2().uordblks - before;
-        pl_tensor_release(&logits);
-        pl_sequence_free(item.seq);
-        engine_loss(session, 1);
-        pl_session_free(session);
-    }
+    for (int i = 0; i < 2; i++) held[i] = recorded_bytes(&models[i], source, i == 1);
     for (size_t i = 0; i < pl_model_n_weights(models[0]); i++) {
         pl_named_weight w;
         pl_tensor grads[2];
@@ -227,6 +235,25 @@ static void test_recompute(void **state) {
     }
     for (int i = 0; i < 2; i++) pl_model_free(models[i]);
     pl_model_free(source);
+}
+
+/* Four times as deep, the record is four times as large; with recomputation what is kept is the
+ * beginnings of groups, of which there are twice as many. */
+static void test_recompute_by_depth(void **state) {
+    (void)state;
+    if (under_sanitizer) skip();
+    double ratio[2];
+    for (int i = 0; i < 2; i++) {
+        size_t held[2];
+        for (int k = 0; k < 2; k++) {
+            pl_model *source = must_deep(k ? 64 : 16), *model;
+            held[k] = recorded_bytes(&model, source, i == 1);
+            pl_model_free(model);
+            pl_model_free(source);
+        }
+        ratio[i] = (double)held[1] / (double)held[0];
+    }
+    if (ratio[0] < 3 || ratio[1] > 2.7) fail_msg("grown %.2f and %.2f times", ratio[0], ratio[1]);
 }
 
 /* Through quantised weights the walk back holds tiles of them, never a whole matrix. */
@@ -348,11 +375,11 @@ static void test_memory_on_the_way(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gpt2_weights),      cmocka_unit_test(test_llama_weights),
-        cmocka_unit_test(test_other_parts),       cmocka_unit_test(test_experts),
-        cmocka_unit_test(test_activations),       cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_recompute),         cmocka_unit_test(test_memory_of_quantised),
-        cmocka_unit_test(test_memory_on_the_way),
+        cmocka_unit_test(test_gpt2_weights),        cmocka_unit_test(test_llama_weights),
+        cmocka_unit_test(test_other_parts),         cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_activations),         cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_recompute),           cmocka_unit_test(test_recompute_by_depth),
+        cmocka_unit_test(test_memory_of_quantised), cmocka_unit_test(test_memory_on_the_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
