@@ -1,7 +1,7 @@
 -- Heat maps as text, and pages as a browser sees them where one is installed.
+local pl = require "perilune"
 local heatmap = require "perilune.heatmap"
 local page = require "perilune.page"
-local pl = require "perilune"
 local program = dofile "tests/lua/program.lua"
 
 local function find_browser()
