@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../base/cpu.h"
 #include "../base/error.h"
 #include "../base/threads.h"
 #include "cursor.h"
@@ -33,6 +34,15 @@ extern void sgeqrf_(const int *m, const int *n, float *a, const int *lda, float 
 extern void sorgqr_(const int *m, const int *n, const int *k, float *a, const int *lda,
                     const float *tau, float *work, const int *lwork, int *info);
 extern void sgetrf_(const int *m, const int *n, float *a, const int *lda, int *ipiv, int *info);
+
+const char *pl_linalg_core_type(void) {
+    if (getenv("OPENBLAS_CORETYPE") || strcmp(openblas_get_corename(), "Prescott") != 0) {
+        return NULL;
+    }
+    return pl_cpu_supports(PL_ISA_AVX512) ? "SkylakeX"
+           : pl_cpu_supports(PL_ISA_AVX2) ? "Haswell"
+                                          : NULL;
+}
 
 static void use_one_thread(void) {
     openblas_set_num_threads(1);

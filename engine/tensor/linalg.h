@@ -8,6 +8,11 @@
 
 #include "call.h"
 
+/* OpenBLAS takes a processor that is newer than itself for one of 2004, and multiplies at a fifth
+ * of the speed. What the environment variable OPENBLAS_CORETYPE had better say when the process
+ * starts; NULL: nothing, it is set or not needed. */
+const char *pl_linalg_core_type(void);
+
 /* The product of the last two dimensions, the ones before broadcast; one-dimensional operands are a
  * row and a column, as in NumPy. */
 pl_status pl_op_matmul(pl_call *c, pl_tensor *out, const pl_tensor *a, const pl_tensor *b);

@@ -104,7 +104,9 @@ static void measure(const void *argument, void *result) {
     *(figures *)result = r;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    (void)argc;
+    restart_with_fast_blas(argv);
     int n_threads = pl_threads_default();
     machine limit;
     figures r;

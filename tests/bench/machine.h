@@ -14,6 +14,7 @@
 
 #include "../../engine/base/error.h"
 #include "../../engine/base/threads.h"
+#include "../../engine/tensor/linalg.h"
 
 static inline double now(void) {
     struct timespec t;
@@ -95,6 +96,12 @@ static inline double sgemm_rate(int n_threads) {
     }
     free(a), free(b), free(c);
     return best;
+}
+
+/* The limit is that of OpenBLAS at its best; see pl_linalg_core_type. */
+static inline void restart_with_fast_blas(char **argv) {
+    const char *core_type = pl_linalg_core_type();
+    if (core_type && setenv("OPENBLAS_CORETYPE", core_type, 1) == 0) execv("/proc/self/exe", argv);
 }
 
 /* Runs a step in a process of its own, so that its memory is its own and the pool's threads never
