@@ -46,7 +46,8 @@ ALWAYS_INLINE lanes load_as_n(pl_dtype dtype, const void *row, size_t k, size_t 
 
 /* -- tiles ----------------------------------------------------------------------------------- */
 
-enum { MOST_SUMS = 20 };
+/* Rows from which half-precision columns of up to so many elements are widened first. */
+enum { MOST_SUMS = 20, WIDENED_ROWS = 16, MOST_WIDENED = 4096 };
 
 /* R rows by J columns of sums in registers. ahead: J columns that are fetched meanwhile, which is
  * for the first rows to do, or NULL. */
@@ -83,12 +84,12 @@ ALWAYS_INLINE void register_tile(pl_dtype dtype, int R, int J, const char *ahead
             }
         }
     }
-    float sums[16];
-    if (R * J == 16) lanes_sums(sums, sum);
+    float sums[MOST_SUMS];
+    int done = 0;
+    for (; done + 16 <= R * J; done += 16) lanes_sums(sums + done, sum + done);
+    for (; done < R * J; done++) sums[done] = lanes_sum(sum[done]);
     for (int r = 0; r < R; r++) {
-        for (int j = 0; j < J; j++)
-            out[(size_t)r * out_stride + (size_t)j] =
-                R * J == 16 ? sums[r * J + j] : lanes_sum(sum[r * J + j]);
+        memcpy(out + (size_t)r * out_stride, sums + r * J, (size_t)J * sizeof *sums);
     }
 }
 
@@ -113,6 +114,26 @@ ALWAYS_INLINE void tile_rows(pl_dtype dtype, int J, const char *ahead, float *ou
     }
 }
 
+/* The same of half-precision columns, which are widened once for all rows. */
+ALWAYS_INLINE void tile_rows_widened(pl_dtype dtype, const char *ahead, float *out,
+                                     size_t out_stride, const char *w, size_t w_row_bytes,
+                                     const float *x, size_t x_stride, size_t n_rows, size_t n_in) {
+    _Alignas(64) float wide[TILE_J * MOST_WIDENED];
+    size_t stride = (n_in + 15) / 16 * 16;
+    for (size_t j = 0; j < TILE_J; j++) {
+        const char *column = w + j * w_row_bytes, *later = ahead + j * w_row_bytes;
+        float *place = wide + j * stride;
+        size_t k = 0;
+        for (; k + 16 <= n_in; k += 16) {
+            __builtin_prefetch(later + 2 * k);
+            lanes_store(place + k, load_as(dtype, column, k));
+        }
+        if (k < n_in) lanes_store_n(place + k, load_as_n(dtype, column, k, n_in - k), n_in - k);
+    }
+    tile_rows(PL_F32, TILE_J, NULL, out, out_stride, (const char *)wide, stride * sizeof *wide, x,
+              x_stride, n_rows, n_in);
+}
+
 /* Meanwhile the columns from `next` on are fetched. */
 ALWAYS_INLINE void tile_as(pl_dtype dtype, const char *next, float *out, size_t out_stride,
                            const void *w, size_t w_row_bytes, size_t n_out, const float *x,
@@ -121,6 +142,11 @@ ALWAYS_INLINE void tile_as(pl_dtype dtype, const char *next, float *out, size_t 
     size_t j = 0;
     for (; j + TILE_J <= n_out;
          j += TILE_J, column += TILE_J * w_row_bytes, next += TILE_J * w_row_bytes) {
+        if (dtype != PL_F32 && n_rows >= WIDENED_ROWS && n_in <= MOST_WIDENED) {
+            tile_rows_widened(dtype, next, out + j, out_stride, column, w_row_bytes, x, x_stride,
+                              n_rows, n_in);
+            continue;
+        }
         tile_rows(dtype, TILE_J, next, out + j, out_stride, column, w_row_bytes, x, x_stride,
                   n_rows, n_in);
     }
@@ -615,150 +641,7 @@ static void rotate(float *x, const float *cosines, const float *sines, size_t n_
     }
 }
 
-/* -- attention --------------------------------------------------------------------------------- */
-
-/* R queries against J keys at a time, and the keys that are left one by one. */
-ALWAYS_INLINE void scores_as(pl_dtype dtype, int R, int J, const char *ahead, float *scores,
-                             size_t scores_stride, const float *q, size_t q_stride,
-                             const char *keys, size_t row_bytes, size_t n_keys, size_t d) {
-    size_t j = 0, step = (size_t)J;
-    for (; j + step <= n_keys; j += step) {
-        register_tile(dtype, R, J, ahead + j * row_bytes, scores + j, scores_stride,
-                      keys + j * row_bytes, row_bytes, q, q_stride, d);
-    }
-    for (; j < n_keys; j++) {
-        register_tile(dtype, R, 1, NULL, scores + j, scores_stride, keys + j * row_bytes, row_bytes,
-                      q, q_stride, d);
-    }
-}
-
-ALWAYS_INLINE void scores_typed(pl_dtype dtype, const char *ahead, float *scores,
-                                size_t scores_stride, const float *q, size_t q_stride, size_t n_q,
-                                const char *keys, size_t row_bytes, size_t n_keys, size_t d) {
-    size_t r = 0;
-    for (; r + TILE_R <= n_q; r += TILE_R) {
-        scores_as(dtype, TILE_R, SCORE_J, ahead, scores + r * scores_stride, scores_stride,
-                  q + r * q_stride, q_stride, keys, row_bytes, n_keys, d);
-    }
-    for (; r < n_q; r++) {
-        scores_as(dtype, 1, SCORE_ROW_J, ahead, scores + r * scores_stride, scores_stride,
-                  q + r * q_stride, q_stride, keys, row_bytes, n_keys, d);
-    }
-}
-
-static void attention_scores(float *scores, size_t scores_stride, const float *q, size_t q_stride,
-                             size_t n_q, const void *keys, pl_dtype dtype, size_t row_bytes,
-                             size_t n_keys, size_t d, float factor, const void *next) {
-    const char *ahead = next ? next : keys;
-    if (dtype == PL_F32) {
-        scores_typed(PL_F32, ahead, scores, scores_stride, q, q_stride, n_q, keys, row_bytes,
-                     n_keys, d);
-    } else if (dtype == PL_Q8_0) {
-        scores_typed(PL_Q8_0, ahead, scores, scores_stride, q, q_stride, n_q, keys, row_bytes,
-                     n_keys, d);
-    } else {
-        scores_typed(PL_F16, ahead, scores, scores_stride, q, q_stride, n_q, keys, row_bytes,
-                     n_keys, d);
-    }
-    for (size_t r = 0; r < n_q; r++) {
-        row_scale(scores + r * scores_stride, scores + r * scores_stride, factor, n_keys);
-    }
-}
-
-enum { MIX_LANES = 4 }; /* columns of sixteen that are summed side by side */
-
-/* R rows, which see n_keys of these keys each, the later the more, at columns at to at + 16 *
- * n_lanes - 1. */
-ALWAYS_INLINE void mix_as(pl_dtype dtype, const char *ahead, int R, int n_lanes, float *z,
-                          size_t z_stride, const float *pattern, size_t pattern_stride,
-                          const char *values, size_t row_bytes, const size_t *n_keys, size_t at) {
-    lanes sum[MIX_R * MIX_LANES];
-    size_t element_bytes = dtype == PL_F32 ? 4 : dtype == PL_F16 ? 2 : 1; /* or nearly so */
-    for (int i = 0; i < R * n_lanes; i++) sum[i] = lanes_set(0);
-    for (size_t p = 0; p < n_keys[0]; p++) { /* which all rows see */
-        const char *row = values + p * row_bytes, *later = ahead + p * row_bytes;
-        lanes weight[MIX_R];
-#pragma GCC unroll 4
-        for (int r = 0; r < R; r++) weight[r] = lanes_set(pattern[(size_t)r * pattern_stride + p]);
-#pragma GCC unroll 4
-        for (int j = 0; j < n_lanes; j++) {
-            size_t k = at + 16 * (size_t)j;
-            if (dtype == PL_F32 || j % 2 == 0) __builtin_prefetch(later + k * element_bytes);
-            lanes v = load_as(dtype, row, k);
-#pragma GCC unroll 4
-            for (int r = 0; r < R; r++)
-                sum[r * n_lanes + j] = lanes_fma(weight[r], v, sum[r * n_lanes + j]);
-        }
-    }
-#pragma GCC unroll 4
-    for (int r = 1; r < R; r++) {
-        for (size_t p = n_keys[0]; p < n_keys[r]; p++) {
-            lanes weight = lanes_set(pattern[(size_t)r * pattern_stride + p]);
-#pragma GCC unroll 4
-            for (int j = 0; j < n_lanes; j++) {
-                lanes v = load_as(dtype, values + p * row_bytes, at + 16 * (size_t)j);
-                sum[r * n_lanes + j] = lanes_fma(weight, v, sum[r * n_lanes + j]);
-            }
-        }
-    }
-    for (int i = 0; i < R * n_lanes; i++) {
-        float *place = z + (size_t)(i / n_lanes) * z_stride + at + 16 * (size_t)(i % n_lanes);
-        lanes_store(place, lanes_add(lanes_load(place), sum[i]));
-    }
-}
-
-ALWAYS_INLINE void mix_rows(pl_dtype dtype, const char *ahead, int R, float *z, size_t z_stride,
-                            const float *pattern, size_t pattern_stride, const char *values,
-                            size_t row_bytes, const size_t *n_keys, size_t d) {
-    size_t i = 0;
-    for (; i + 16 * MIX_LANES <= d; i += 16 * MIX_LANES) {
-        mix_as(dtype, ahead, R, MIX_LANES, z, z_stride, pattern, pattern_stride, values, row_bytes,
-               n_keys, i);
-    }
-    for (; i + 16 <= d; i += 16) {
-        mix_as(dtype, ahead, R, 1, z, z_stride, pattern, pattern_stride, values, row_bytes, n_keys,
-               i);
-    }
-    for (int r = 0; i < d && r < R; r++) {
-        float *place = z + (size_t)r * z_stride + i;
-        lanes sum = lanes_set(0);
-        for (size_t p = 0; p < n_keys[r]; p++) {
-            lanes v = load_as_n(dtype, values + p * row_bytes, i, d - i);
-            sum = lanes_fma(lanes_set(pattern[(size_t)r * pattern_stride + p]), v, sum);
-        }
-        lanes_store_n(place, lanes_add(lanes_load_n(place, d - i), sum), d - i);
-    }
-}
-
-ALWAYS_INLINE void mix_typed(pl_dtype dtype, const char *ahead, float *z, size_t z_stride,
-                             const float *pattern, size_t pattern_stride, size_t n_q,
-                             const char *values, size_t row_bytes, const size_t *n_keys, size_t d) {
-    size_t r = 0;
-    for (; r + MIX_R <= n_q; r += MIX_R) {
-        mix_rows(dtype, ahead, MIX_R, z + r * z_stride, z_stride, pattern + r * pattern_stride,
-                 pattern_stride, values, row_bytes, n_keys + r, d);
-    }
-    for (; r < n_q; r++) {
-        mix_rows(dtype, ahead, 1, z + r * z_stride, z_stride, pattern + r * pattern_stride,
-                 pattern_stride, values, row_bytes, n_keys + r, d);
-    }
-}
-
-static void attention_mix(float *z, size_t z_stride, const float *pattern, size_t pattern_stride,
-                          size_t n_q, const void *values, pl_dtype dtype, size_t row_bytes,
-                          const size_t *n_keys, size_t d, const void *next) {
-    const char *ahead = next ? next : values;
-    if (dtype == PL_F32) {
-        mix_typed(PL_F32, ahead, z, z_stride, pattern, pattern_stride, n_q, values, row_bytes,
-                  n_keys, d);
-    } else if (dtype == PL_Q8_0) {
-        mix_typed(PL_Q8_0, ahead, z, z_stride, pattern, pattern_stride, n_q, values, row_bytes,
-                  n_keys, d);
-    } else {
-        mix_typed(PL_F16, ahead, z, z_stride, pattern, pattern_stride, n_q, values, row_bytes,
-                  n_keys, d);
-    }
-}
+#include "generic_attention.h"
 
 /* -- the table --------------------------------------------------------------------------------- */
 
