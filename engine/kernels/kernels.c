@@ -32,8 +32,10 @@ size_t pl_activation_row_bytes(pl_dtype dtype, size_t n) {
 
 const pl_fast_kernels *pl_kernels_fast(void) {
 #if defined(__x86_64__)
-    static const pl_fast_kernels bf16 = {pl_pack_fast_bf16, pl_round_fast_bf16, pl_tile_fast_bf16};
-    static const pl_fast_kernels amx = {pl_pack_fast_bf16, pl_round_fast_bf16, pl_tile_fast_amx};
+    static const pl_fast_kernels bf16 = {pl_pack_fast_bf16, pl_round_fast_bf16, pl_tile_fast_bf16,
+                                         132};
+    static const pl_fast_kernels amx = {pl_pack_fast_bf16, pl_round_fast_bf16, pl_tile_fast_amx,
+                                        256};
     pl_isa isa;
     bool chosen = pl_cpu_choose(&isa, NULL) == PL_OK && isa == PL_ISA_AVX512;
     if (chosen && pl_cpu_has_amx()) return &amx;

@@ -132,6 +132,7 @@ typedef struct pl_fast_kernels {
      */
     void (*tile)(float *out, size_t out_stride, const uint32_t *panel, size_t n_out,
                  const uint32_t *x, size_t x_stride, size_t n_rows, size_t n_in);
+    size_t tile_rows; /* of one call, for a panel to be worth packing */
 } pl_fast_kernels;
 
 /* NULL where this processor or build has none, or PERILUNE_CPU forbids them. */

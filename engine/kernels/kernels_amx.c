@@ -20,21 +20,25 @@ ALWAYS_INLINE void settle(void) {
 
 /* -- quantised tiles ---------------------------------------------------------------------------
  *
- * A panel's bytes of one run of groups, which share their scale, are what the tile unit reads as
- * its second operand; sixteen rows of activations are the first:
- *
- *     4: 4 or 8 rows of 16 weights x 4 elements     5, 6: 16 rows x 16 or 32 elements of
- * activations 0 .. 3: 16 x 16 sums, of one row of activations and sixteen of weights each
- */
+ * Four bytes of each of sixteen rows of weights, as panels hold them, are a row of the tile unit's
+ * second operand; sixteen rows of activations are its first; sixteen by sixteen sums come out. */
 
 typedef __m512i dots[SIDE];
 
+/* Blocks of 32: tile 4 has weights, 5 and 6 activations, 0 and 1 sums. Blocks of 256, 64 elements
+ * at a time: 4 and 5 have the high and low parts of weights, 6 and 7 activations, and 0 to 3 sums:
+ *
+ *                    | 4: high | 5: low |
+ *     6: rows 0..15  | 0       | 1      |
+ *     7: rows 16..31 | 2       | 3      |
+ */
 ALWAYS_INLINE void begin_tile(const layout *l) {
     tile_shapes shapes = {.palette = 1};
-    int width = l->n_groups == 2 ? 32 : l->run * PL_GROUP;
-    for (int tile = 0; tile < 7; tile++) {
-        shapes.row_bytes[tile] = (uint16_t)(tile > 4 ? width : 64);
-        shapes.n_rows[tile] = (uint8_t)(tile == 4 ? width / 4 : SIDE);
+    bool brief = l->n_groups == 2;
+    for (int tile = 0; tile < 8; tile++) {
+        bool activations = tile > (brief ? 4 : 5), weights = tile > 3 && !activations;
+        shapes.row_bytes[tile] = activations && brief ? 32 : 64;
+        shapes.n_rows[tile] = weights && brief ? 8 : SIDE;
     }
     settle();
     _tile_loadconfig(&shapes);
@@ -89,49 +93,106 @@ ALWAYS_INLINE void multiply_tiles32(const layout *l, const panel *p, const __m51
     }
 }
 
-/* sums[i] += block products of 16 rows of activations. */
-ALWAYS_INLINE void multiply_tiles256(const layout *l, const panel *p, const __m512i *q,
-                                     __m512 *sums, const char *x, size_t x_row_bytes) {
-    dots product[PL_MAX_GROUPS];
-    const char *rows = x + offsetof(pl_activations256, q);
-    int n_runs = PL_MAX_GROUPS / l->run, width = l->run * PL_GROUP;
-    int n_pairs = l->has_min ? PL_MAX_GROUPS / 2 : 0;
-    for (int g = 0; g < n_runs; g += 2) {
-        _tile_loadd(4, q + g * width / 4, 64);
-        even_tile(product[g], rows + g * width, x_row_bytes);
-        _tile_loadd(4, q + (g + 1) * width / 4, 64);
-        odd_tile(product[g + 1], rows + (g + 1) * width, x_row_bytes);
+/* The weights of a block of 256, times their groups' scales, as 64 high + low: both in a byte. */
+typedef struct split_panel {
+    __m512i high[PL_MAX_BLOCK / 4], low[PL_MAX_BLOCK / 4];
+} split_panel;
+
+/* Sixteen bits: each is a product's part, low in the lower byte. */
+ALWAYS_INLINE __m512i join_bytes(__m512i even, __m512i odd) {
+    return _mm512_mask_blend_epi8(0xaaaaaaaaaaaaaaaa, even, _mm512_slli_epi16(odd, 8));
+}
+
+ALWAYS_INLINE void split(const layout *l, split_panel *out, const panel *p) {
+    const __m512i offset = _mm512_set1_epi16((short)l->offset), mask = _mm512_set1_epi16(63);
+    for (int g = 0; g < PL_MAX_GROUPS; g++) {
+        __m512i scale = p->scale[g / l->run * l->run];
+        scale = pair_of(scale, scale);
+#pragma GCC unroll 4
+        for (int i = g * PL_GROUP / 4; i < (g + 1) * PL_GROUP / 4; i++) {
+            __m512i even = _mm512_and_si512(p->q[i], _mm512_set1_epi16(255));
+            __m512i odd = _mm512_srli_epi16(p->q[i], 8);
+            even = _mm512_mullo_epi16(_mm512_sub_epi16(even, offset), scale);
+            odd = _mm512_mullo_epi16(_mm512_sub_epi16(odd, offset), scale);
+            out->high[i] = join_bytes(_mm512_srai_epi16(even, 6), _mm512_srai_epi16(odd, 6));
+            out->low[i] = join_bytes(_mm512_and_si512(even, mask), _mm512_and_si512(odd, mask));
+        }
     }
+}
+
+/* sums[r] += block products of sixteen rows of activations. */
+ALWAYS_INLINE void add_products256(const layout *l, const panel *p, const __m512i *high,
+                                   const __m512i *low, __m512 *sums, const char *x,
+                                   size_t x_row_bytes) {
+    int n_pairs = l->has_min ? PL_MAX_GROUPS / 2 : 0;
     for (size_t r = 0; r < SIDE; r++) {
         const char *row = x + r * x_row_bytes;
-        __m512i sum = _mm512_setzero_si512(), minimum = sum;
-#pragma GCC unroll 16
-        for (int g = 0; g < n_runs; g++) {
-            __m512i scaled = _mm512_mullo_epi32(p->scale[g * l->run], product[g][r]);
-            sum = _mm512_add_epi32(sum, scaled);
-        }
+        __m512i minimum = _mm512_setzero_si512();
 #pragma GCC unroll 8
         for (int j = 0; j < n_pairs; j++) {
             const char *two = row + offsetof(pl_activations256, sums) + 4 * j;
             minimum = _mm512_dpwssd_epi32(minimum, p->pair[j], four_activations(two));
         }
-        sums[r] = add_block(l, p, sums[r], sum, minimum, row);
+        __m512i product = _mm512_add_epi32(_mm512_slli_epi32(high[r], 6), low[r]);
+        sums[r] = add_block(l, p, sums[r], product, minimum, row);
+    }
+}
+
+/* The same of sixteen rows, or of 32 where `both`. */
+ALWAYS_INLINE void multiply_tiles256(const layout *l, const panel *p, const split_panel *w,
+                                     bool both, __m512 *sums, const char *x, size_t x_row_bytes) {
+    dots product[4];
+    const char *rows = x + offsetof(pl_activations256, q), *later = rows + SIDE * x_row_bytes;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (size_t k = 0; k < PL_MAX_BLOCK; k += 64) {
+        _tile_loadd(4, w->high + k / 4, 64);
+        _tile_loadd(5, w->low + k / 4, 64);
+        _tile_loadd(6, rows + k, x_row_bytes);
+        _tile_dpbssd(0, 6, 4);
+        _tile_dpbssd(1, 6, 5);
+        if (!both) continue;
+        _tile_loadd(7, later + k, x_row_bytes);
+        _tile_dpbssd(2, 7, 4);
+        _tile_dpbssd(3, 7, 5);
+    }
+    _tile_stored(0, product[0], 64);
+    _tile_stored(1, product[1], 64);
+    _tile_stored(2, product[2], 64);
+    _tile_stored(3, product[3], 64);
+    add_products256(l, p, product[0], product[1], sums, x, x_row_bytes);
+    if (!both) return;
+    add_products256(l, p, product[2], product[3], sums + SIDE, x + SIDE * x_row_bytes, x_row_bytes);
+}
+
+ALWAYS_INLINE void multiply_rows32(const layout *l, const panel *p, size_t n_tiles, __m512 *sums,
+                                   const char *x, size_t x_row_bytes) {
+    __m512i q[8];
+    for (int i = 0; i < 8; i++) {
+        q[i] = _mm512_sub_epi8(p->q[i], _mm512_set1_epi8((char)l->offset));
+    }
+    settle();
+    multiply_tiles32(l, p, q, n_tiles, sums, x, x_row_bytes);
+}
+
+ALWAYS_INLINE void multiply_rows256(const layout *l, const panel *p, size_t n_tiles, __m512 *sums,
+                                    const char *x, size_t x_row_bytes) {
+    split_panel w;
+    split(l, &w, p);
+    settle();
+    for (size_t i = 0; i < n_tiles; i += 2) {
+        multiply_tiles256(l, p, &w, i + 1 < n_tiles, sums + i * SIDE, x + i * SIDE * x_row_bytes,
+                          x_row_bytes);
     }
 }
 
 ALWAYS_INLINE void multiply_rows(const layout *l, const panel *p, size_t n_rows, __m512 *sums,
                                  const char *x, size_t x_row_bytes) {
     size_t n_tiles = n_rows / SIDE, done = n_tiles * SIDE;
-    if (n_tiles > 0) {
-        __m512i q[PL_MAX_BLOCK / 4], offset = _mm512_set1_epi8((char)l->offset);
-        int n = l->n_groups * PL_GROUP / 4;
-        for (int i = 0; i < n; i++) q[i] = _mm512_sub_epi8(p->q[i], offset);
-        settle();
-        if (l->n_groups == 2) multiply_tiles32(l, p, q, n_tiles, sums, x, x_row_bytes);
-        for (size_t r = 0; l->n_groups > 2 && r < done; r += SIDE) {
-            multiply_tiles256(l, p, q, sums + r, x + r * x_row_bytes, x_row_bytes);
-        }
-    }
+    if (n_tiles > 0 && l->n_groups == 2) multiply_rows32(l, p, n_tiles, sums, x, x_row_bytes);
+    if (n_tiles > 0 && l->n_groups > 2) multiply_rows256(l, p, n_tiles, sums, x, x_row_bytes);
     multiply_few(l, p, n_rows - done, sums + done, x + done * x_row_bytes, x_row_bytes);
 }
 

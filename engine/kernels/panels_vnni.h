@@ -15,7 +15,7 @@
 
 #include "generic.h"
 
-enum { PANEL = 16, STEP_ROWS = 4, CHUNK_ROWS = 64 };
+enum { PANEL = 16, STEP_ROWS = 4, CHUNK_ROWS = 128 };
 
 typedef struct panel {
     __m512i q[PL_MAX_BLOCK / 4];

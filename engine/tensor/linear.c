@@ -9,11 +9,10 @@
 #include "../base/threads.h"
 #include "grad_layers.h"
 
-enum { TILE_ROWS = 64, TILE_OUT = 64, PANEL_ROWS = 32, TASK_OUT = 16, MAX_LINEARS = 4 };
+enum { TILE_ROWS = 128, TILE_OUT = 64, PANEL_ROWS = 32, TASK_OUT = 16, MAX_LINEARS = 4 };
 /* Rows from which a transposed panel is worth turning round. */
 enum { TURN_ROWS = 4 };
-/* Rows from which the fast kernels pay, and those of their tiles. */
-enum { FAST_ROWS = 64, FAST_TILE_ROWS = 132 };
+enum { FAST_ROWS = 64 }; /* from which the fast kernels pay */
 
 typedef struct linear_part {
     const pl_linear *linear;
@@ -315,7 +314,7 @@ static pl_status run_linear(linear_job *job, pl_call *c, pl_tensor *outs, const 
     int n_threads = pl_call_threads(c, job->n_rows * job->n_in * n_out);
     size_t tiled = job->activated ? n_out / (size_t)n_linears : n_out;
     job->tile_out = choose_tile_out(n_threads, job->n_rows, tiled, linears[0]->transposed);
-    job->tile_rows = fast ? FAST_TILE_ROWS : TILE_ROWS;
+    job->tile_rows = fast ? c->fast->tile_rows : TILE_ROWS;
     job->n_row_tiles = (job->n_rows + job->tile_rows - 1) / job->tile_rows;
     for (int i = 0; i < n_linears; i++) {
         pl_status status = prepare_part(c, job, linears[i], &outs[i], &n_tasks);

@@ -567,8 +567,8 @@ static void check_fast(const pl_fast_kernels *fast) {
 static void test_fast_tiles_are_near(void **state) {
     (void)state;
 #if defined(__x86_64__)
-    const pl_fast_kernels bf16 = {pl_pack_fast_bf16, pl_round_fast_bf16, pl_tile_fast_bf16};
-    const pl_fast_kernels amx = {pl_pack_fast_bf16, pl_round_fast_bf16, pl_tile_fast_amx};
+    const pl_fast_kernels bf16 = {pl_pack_fast_bf16, pl_round_fast_bf16, pl_tile_fast_bf16, 0};
+    const pl_fast_kernels amx = {pl_pack_fast_bf16, pl_round_fast_bf16, pl_tile_fast_amx, 0};
     if (pl_cpu_has_bf16()) check_fast(&bf16);
     if (pl_cpu_has_amx()) check_fast(&amx);
     if (pl_cpu_has_bf16()) return;
