@@ -1,5 +1,12 @@
 /* AMX: as AVX-512 with VNNI, but that many rows of activations meet the weights in tiles of 16 x 16
  * sums. A tile's sums are exact integers, or of precision "fast" in float32. */
+#include <immintrin.h>
+
+/* Processors with AMX wait less for memory when the second cache is filled: the first has room for
+ * sixteen lines on their way, the second for three times as many. */
+#define AHEAD _MM_HINT_T2
+enum { GATHERS = 1 };
+
 #include "panels_vnni.h"
 #include "tables.h"
 
@@ -16,6 +23,13 @@ typedef struct tile_shapes {
  * stands there from here on. */
 ALWAYS_INLINE void settle(void) {
     __asm__ volatile("" ::: "memory");
+}
+
+ALWAYS_INLINE void clear(void) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
 }
 
 /* -- quantised tiles ---------------------------------------------------------------------------
@@ -143,10 +157,7 @@ ALWAYS_INLINE void multiply_tiles256(const layout *l, const panel *p, const spli
                                      bool both, __m512 *sums, const char *x, size_t x_row_bytes) {
     dots product[4];
     const char *rows = x + offsetof(pl_activations256, q), *later = rows + SIDE * x_row_bytes;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    clear();
     for (size_t k = 0; k < PL_MAX_BLOCK; k += 64) {
         _tile_loadd(4, w->high + k / 4, 64);
         _tile_loadd(5, w->low + k / 4, 64);
@@ -249,13 +260,6 @@ static void multiply(const uint32_t *weights, const uint32_t *x, size_t x_stride
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
-}
-
-static void clear(void) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
 }
 
 static void hand_over(square sums, bool high) {

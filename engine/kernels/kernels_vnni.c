@@ -1,4 +1,9 @@
 /* AVX-512 with VNNI: as AVX-512, but for quantised tiles. */
+#include <immintrin.h>
+
+#define AHEAD _MM_HINT_T0
+enum { GATHERS = 0 };
+
 #include "panels_vnni.h"
 #include "tables.h"
 

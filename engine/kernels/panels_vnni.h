@@ -7,7 +7,11 @@
  *
  * One dot-product instruction then multiplies it by four activations, the same for all rows, and
  * sums need no shuffling: lane r is row r's. The panel is used for all rows of activations before
- * the next block is unpacked. Integers are exact, hence the bits are those of the plain tiles. */
+ * the next block is unpacked. Integers are exact, hence the bits are those of the plain tiles.
+ *
+ * The file that includes this one says by AHEAD, a hint of _mm_prefetch, into which cache weights
+ * are fetched before they are needed, and by GATHERS whether one instruction that reads sixteen
+ * words is faster than sixteen. */
 #ifndef PL_KERNELS_PANELS_VNNI_H
 #define PL_KERNELS_PANELS_VNNI_H
 
@@ -72,6 +76,11 @@ ALWAYS_INLINE const uint8_t *panel_row(const uint8_t *block, size_t w_row_bytes,
 /* Four bytes at the same place of each row's block. They are put together in registers: a load
  * right after sixteen narrow stores would wait for all of them. */
 ALWAYS_INLINE __m512i panel_words(const uint8_t *block, size_t w_row_bytes, size_t n) {
+    if (GATHERS && n == PANEL && w_row_bytes < INT32_MAX / PANEL) {
+        __m512i row = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        row = _mm512_mullo_epi32(row, _mm512_set1_epi32((int)w_row_bytes));
+        return _mm512_i32gather_epi32(row, block, 1);
+    }
     __m128i part[4];
 #pragma GCC unroll 4
     for (size_t i = 0; i < 4; i++) {
@@ -378,7 +387,7 @@ static void load_q6_k(panel *p, const uint8_t *block, size_t w_row_bytes, size_t
 enum { TOGETHER = 8, MOST_WORDS = TOGETHER * 24 / 4 };
 
 ALWAYS_INLINE void fetch_lines(const uint8_t *ahead, size_t n_bytes) {
-    for (size_t at = 0; at < n_bytes; at += 64) _mm_prefetch((const char *)ahead + at, _MM_HINT_T0);
+    for (size_t at = 0; at < n_bytes; at += 64) _mm_prefetch((const char *)ahead + at, AHEAD);
 }
 
 /* Fetches the first half of as many bytes as it reads from `ahead`. */

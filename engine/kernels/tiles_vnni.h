@@ -11,7 +11,7 @@
 ALWAYS_INLINE void fetch_ahead(const layout *l, const uint8_t *ahead, size_t i) {
     const char *at = (const char *)ahead + i * PANEL * l->block_bytes;
     for (size_t line = 0; line < PANEL * l->block_bytes; line += 64) {
-        _mm_prefetch(at + line, _MM_HINT_T0);
+        _mm_prefetch(at + line, AHEAD);
     }
 }
 
@@ -55,7 +55,7 @@ ALWAYS_INLINE void tile_panel(const layout *l, float *out, size_t out_stride, co
 /* The first panel has nobody before it to fetch it: line by line of all rows, as it is read. */
 static void fetch_panel(const char *w, size_t w_row_bytes, size_t n_rows) {
     for (size_t line = 0; line < w_row_bytes; line += 64) {
-        for (size_t r = 0; r < n_rows; r++) _mm_prefetch(w + r * w_row_bytes + line, _MM_HINT_T0);
+        for (size_t r = 0; r < n_rows; r++) _mm_prefetch(w + r * w_row_bytes + line, AHEAD);
     }
 }
 

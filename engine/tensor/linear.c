@@ -291,7 +291,7 @@ static pl_status prepare_part(pl_call *c, linear_job *job, const pl_linear *line
  * weights a task reads a stretch of every row. */
 static size_t choose_tile_out(int n_threads, size_t n_rows, size_t n_out, bool transposed) {
     if (n_rows > TILE_ROWS) return TILE_OUT;
-    size_t n_tasks = (size_t)n_threads * (transposed ? 2 : 4);
+    size_t n_tasks = (size_t)n_threads * (transposed ? 2 : 8);
     size_t tile_out = n_out / n_tasks / TASK_OUT * TASK_OUT;
     return tile_out < TASK_OUT ? TASK_OUT : tile_out > 1024 ? 1024 : tile_out;
 }

@@ -34,6 +34,25 @@ describe("quantising", function()
     assert.are.equal(100, number(out, "same most likely token"))
   end)
 
+  it("predicts as well with activations rounded to eight bits as with exact ones", function()
+    local path = program.model()
+    if not path then return pending("no trained model here") end
+    local text = ("Once upon a time there was a king who lived in a great house by the sea. One day he said to "
+      .. "his youngest son, Go out into the world and seek the bird that sings in the night. "):rep(3)
+    for dtype, most in pairs({ q8_0 = 1e-3, q4_0 = 5e-3, q4_k = 5e-3, q6_k = 5e-3 }) do
+      pl.load(path):save(at("rounded.gguf"), { dtype = dtype })
+      local model = pl.load(at("rounded.gguf"))
+      local ids = model:encode(text)
+      local function perplexity(precision)
+        local logits = model:session({ precision = precision }):sequence():extend(ids, { logits = "all" })
+        return math.exp(logits:narrow(0, 0, #ids - 1):cross_entropy(ids:narrow(0, 1, #ids - 1)))
+      end
+      local exact = perplexity("exact")
+      local apart = math.abs(perplexity("default") - exact) / exact
+      assert.is_true(apart > 0 and apart < most, ("%s: %g apart"):format(dtype, apart))
+    end
+  end)
+
   it("rounds otherwise when it is told what matters", function()
     local model = tiny.model(pl, { d_model = 256, n_layers = 1, arch = "llama" })
     local ids = { 1, 2, 3, 4, 5, 6, 7, 8 }
