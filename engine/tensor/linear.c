@@ -1,7 +1,8 @@
 /* y = x Wᵀ + b, the operation that reads the weights.
  *
- * The output is cut into tiles of TILE_OUT columns by TILE_ROWS rows; a tile is one task. Cutting
- * changes no bit: every element is one sum in the order that its weight's type prescribes. */
+ * The output is cut into tiles of TILE_OUT columns by up to MOST_TILE_ROWS rows; a tile is one
+ * task. Cutting changes no bit: every element is one sum in the order that its weight's type
+ * prescribes. */
 #include <string.h>
 
 #include "../base/error.h"
@@ -9,7 +10,9 @@
 #include "../base/threads.h"
 #include "grad_layers.h"
 
-enum { TILE_ROWS = 128, TILE_OUT = 64, PANEL_ROWS = 32, TASK_OUT = 16, MAX_LINEARS = 4 };
+enum { TILE_OUT = 64, PANEL_ROWS = 32, TASK_OUT = 16, MAX_LINEARS = 4 };
+/* Rows of a tile: the more the better, as long as they stay in the second cache. */
+enum { MOST_TILE_ROWS = 128, FEWEST_TILE_ROWS = 64, TILE_BYTES = 768 * 1024 };
 /* Rows from which a transposed panel is worth turning round. */
 enum { TURN_ROWS = 4 };
 enum { FAST_ROWS = 64 }; /* from which the fast kernels pay */
@@ -287,10 +290,22 @@ static pl_status prepare_part(pl_call *c, linear_job *job, const pl_linear *line
     return PL_OK;
 }
 
+static size_t choose_tile_rows(const linear_job *job, const pl_linear *const *linears,
+                               int n_linears) {
+    size_t element_bytes = 1; /* or little more, rounded */
+    for (int i = 0; i < n_linears; i++) {
+        if (is_fast(job->c, job, linears[i])) return job->c->fast->tile_rows;
+        bool quantised = pl_dtype_get(linears[i]->w.dtype)->quantised;
+        if (!quantised || job->c->exact) element_bytes = sizeof(float);
+    }
+    bool fits = job->n_in <= TILE_BYTES / MOST_TILE_ROWS / element_bytes;
+    return fits ? MOST_TILE_ROWS : FEWEST_TILE_ROWS;
+}
+
 /* Enough tasks that threads end together, yet runs of weights long enough to stream; of transposed
  * weights a task reads a stretch of every row. */
 static size_t choose_tile_out(int n_threads, size_t n_rows, size_t n_out, bool transposed) {
-    if (n_rows > TILE_ROWS) return TILE_OUT;
+    if (n_rows > FEWEST_TILE_ROWS) return TILE_OUT;
     size_t n_tasks = (size_t)n_threads * (transposed ? 2 : 8);
     size_t tile_out = n_out / n_tasks / TASK_OUT * TASK_OUT;
     return tile_out < TASK_OUT ? TASK_OUT : tile_out > 1024 ? 1024 : tile_out;
@@ -314,7 +329,7 @@ static pl_status run_linear(linear_job *job, pl_call *c, pl_tensor *outs, const 
     int n_threads = pl_call_threads(c, job->n_rows * job->n_in * n_out);
     size_t tiled = job->activated ? n_out / (size_t)n_linears : n_out;
     job->tile_out = choose_tile_out(n_threads, job->n_rows, tiled, linears[0]->transposed);
-    job->tile_rows = fast ? c->fast->tile_rows : TILE_ROWS;
+    job->tile_rows = choose_tile_rows(job, linears, n_linears);
     job->n_row_tiles = (job->n_rows + job->tile_rows - 1) / job->tile_rows;
     for (int i = 0; i < n_linears; i++) {
         pl_status status = prepare_part(c, job, linears[i], &outs[i], &n_tasks);
