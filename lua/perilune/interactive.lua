@@ -92,7 +92,10 @@ function commands.help(_, name)
   for i, entry in ipairs(found) do
     if i > 1 then print() end
     print(terminal.paint(entry.signature, "bold"))
-    print((entry.text:gsub("[^\n]+", "  %0")))
+    for line in (entry.text .. "\n"):gmatch("(.-)\n") do
+      local indent, first = ("  " .. line):match("^(%s*)(%S*%s*)")
+      print(terminal.wrap("  " .. line, #indent + (#first > reference.NAME_WIDTH and reference.NAME_WIDTH + 1 or 0)))
+    end
   end
 end
 

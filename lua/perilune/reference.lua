@@ -4,13 +4,17 @@ local pl = require "perilune"
 
 local reference = {}
 
+--- Columns for the name of a parameter or field, before a space and what it is.
+reference.NAME_WIDTH = 15
+
 local has_host, host = pcall(require, "perilune.host")
 local entries
 
 -- "name? type what it is" as "name: what it is (type)".
 local function described(line)
   local name, rest = line:match("^(%S+)%s+(.*)$")
-  return ("%-15s %s"):format(name:gsub("?$", ""), (rest:gsub("perilune%.", "")))
+  local padded = ("%-" .. reference.NAME_WIDTH .. "s"):format((name:gsub("?$", "")))
+  return padded .. " " .. rest:gsub("perilune%.", "")
 end
 
 local function readable(line)

@@ -38,6 +38,22 @@ function terminal.width()
   return has_host and host.width(1) or 80
 end
 
+--- text broken between words so that it fits the terminal.
+---@param text string one line
+---@param indent integer spaces before the lines that follow the first
+---@return string
+function terminal.wrap(text, indent)
+  local room, lines = terminal.width(), {}
+  while #text > room do
+    local at = text:sub(1, room + 1):match("^.*%S()%s+")
+    if not at or at <= indent + 1 then break end -- a long word stays whole
+    lines[#lines + 1] = text:sub(1, at - 1)
+    text = (" "):rep(indent) .. text:sub(at):gsub("^%s+", "")
+  end
+  lines[#lines + 1] = text
+  return table.concat(lines, "\n")
+end
+
 local coloured = { [1] = terminal.has_colour(1), [2] = terminal.has_colour(2) }
 
 --- text in a colour of the palette, or "bold", for fd 1 or 2; as it is where there is no colour.

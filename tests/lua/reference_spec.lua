@@ -82,4 +82,18 @@ describe(":help", function()
     assert.is_truthy(reference.find("generate")[1].text:find("top_p"))
     assert.are.equal("topk", reference.nearest("topkk"))
   end)
+
+  it("breaks lines between words, indented as the text before them", function()
+    local terminal = require "perilune.terminal"
+    local text = "  name            " .. ("word "):rep(40) .. ("x"):rep(200)
+    local lines = {}
+    for line in (terminal.wrap(text, 18) .. "\n"):gmatch("(.-)\n") do lines[#lines + 1] = line end
+    assert.is_true(#lines >= 4)
+    for i, line in ipairs(lines) do
+      assert.is_true(#line <= terminal.width() or i == #lines)
+      if i > 1 then assert.truthy(line:find("^" .. (" "):rep(18) .. "[wx]")) end
+    end
+    assert.are.equal((text:gsub("%s+", " ")), (table.concat(lines, " "):gsub("%s+", " ")))
+    assert.are.equal("short", terminal.wrap("short", 4))
+  end)
 end)
