@@ -46,8 +46,9 @@ typedef __m512i dots[SIDE];
  *     6: rows 0..15  | 0       | 1      |
  *     7: rows 16..31 | 2       | 3      |
  */
-ALWAYS_INLINE void begin_tile(const layout *l) {
+ALWAYS_INLINE void begin_tile(const layout *l, size_t n_rows) {
     tile_shapes shapes = {.palette = 1};
+    if (n_rows < SIDE) return; /* multiply_few does without tiles */
     bool brief = l->n_groups == 2;
     for (int tile = 0; tile < 8; tile++) {
         bool activations = tile > (brief ? 4 : 5), weights = tile > 3 && !activations;

@@ -12,8 +12,8 @@ ALWAYS_INLINE void multiply_rows(const layout *l, const panel *p, size_t n_rows,
     multiply_few(l, p, n_rows, sums, x, x_row_bytes);
 }
 
-ALWAYS_INLINE void begin_tile(const layout *l) {
-    (void)l;
+ALWAYS_INLINE void begin_tile(const layout *l, size_t n_rows) {
+    (void)l, (void)n_rows;
 }
 
 ALWAYS_INLINE void end_tile(void) {

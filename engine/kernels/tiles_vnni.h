@@ -1,7 +1,7 @@
 /* Quantised tiles, panel by panel. The file that includes this one has defined
  *
  *     multiply_rows(layout, panel, n_rows, sums, x, x_row_bytes)    sums[r] += block product
- *     begin_tile(layout), end_tile()                                what that needs to stand ready
+ *     begin_tile(layout, n_rows), end_tile()                        what that needs to stand ready
  */
 #ifndef PL_KERNELS_TILES_VNNI_H
 #define PL_KERNELS_TILES_VNNI_H
@@ -63,7 +63,7 @@ ALWAYS_INLINE void tile_vnni(const layout *l, float *out, size_t out_stride, con
                              size_t w_row_bytes, size_t n_out, const void *x, size_t x_row_bytes,
                              size_t n_rows, size_t n_in) {
     size_t n_blocks = n_in / ((size_t)l->n_groups * PL_GROUP);
-    begin_tile(l);
+    begin_tile(l, n_rows);
     fetch_panel(w, w_row_bytes, n_out < PANEL ? n_out : PANEL);
     for (size_t r = 0; r < n_rows; r += CHUNK_ROWS) {
         size_t rows = n_rows - r < CHUNK_ROWS ? n_rows - r : CHUNK_ROWS;
