@@ -30,15 +30,14 @@ pl_status pl_keep_add(pl_keep *keep, pl_tensor *t, pl_error *err);
 typedef struct pl_call {
     const pl_kernels *kernels;
     int n_threads;
-    size_t parallel_work; /* see pl_call_threads */
-    bool exact;           /* quantised weights meet float32 activations, not rounded ones */
-    const pl_fast_kernels
-        *fast;              /* many rows and plain weights meet in bfloat16; or NULL */
-    pl_arena *arena;        /* NULL: outputs are owned */
-    uint64_t weight_bytes;  /* weights read by linear maps so far */
-    bool paused;            /* gradients are not recorded */
-    const pl_tensor *owner; /* of weights that are not counted: nodes hold it; or NULL */
-    pl_keep *keep;          /* a recorded pass: outputs are owned and kept here, not in the arena */
+    size_t parallel_work;        /* see pl_call_threads */
+    bool exact;                  /* quantised weights meet float32 activations, not rounded ones */
+    const pl_fast_kernels *fast; /* many rows and plain weights meet in bfloat16; or NULL */
+    pl_arena *arena;             /* NULL: outputs are owned */
+    uint64_t weight_bytes;       /* weights read by linear maps so far */
+    bool paused;                 /* gradients are not recorded */
+    const pl_tensor *owner;      /* of weights that are not counted: nodes hold it; or NULL */
+    pl_keep *keep; /* a recorded pass: outputs are owned and kept here, not in the arena */
     pl_error err;
 } pl_call;
 
