@@ -36,14 +36,19 @@ typedef struct read_job {
     uint64_t sums[PL_MAX_THREADS];
 } read_job;
 
+/* Four streams side by side, which keep more of the memory busy than one. */
 static inline void read_task(void *context, size_t task, int thread) {
+    enum { STREAMS = 4, LINE = 8 };
     read_job *job = context;
+    size_t length = job->n_words / STREAMS;
     const uint64_t *p = job->data + task * job->n_words;
-    uint64_t s[8] = {0};
-    for (size_t i = 0; i + 8 <= job->n_words; i += 8) {
-        for (int j = 0; j < 8; j++) s[j] ^= p[i + j];
+    uint64_t s[LINE] = {0};
+    for (size_t i = 0; i + LINE <= length; i += LINE) {
+        for (size_t stream = 0; stream < STREAMS; stream++) {
+            for (int j = 0; j < LINE; j++) s[j] ^= p[stream * length + i + (size_t)j];
+        }
     }
-    for (int j = 0; j < 8; j++) job->sums[thread] ^= s[j];
+    for (int j = 0; j < LINE; j++) job->sums[thread] ^= s[j];
 }
 
 /* Bytes per second read by n threads from a region far larger than any cache. */
