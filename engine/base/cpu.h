@@ -10,8 +10,8 @@ typedef enum pl_isa { PL_ISA_PLAIN, PL_ISA_NEON, PL_ISA_AVX2, PL_ISA_AVX512, PL_
 const char *pl_isa_name(pl_isa isa);
 
 /* Whether processor and system support it: neon is 64-bit ARM's, avx2 means AVX2+FMA+F16C, avx512
- * means AVX-512 F+BW+DQ+VL, with VNNI and AMX used where pl_cpu_has_vnni and
- * pl_cpu_has_amx say so. */
+ * means AVX-512 F+BW+DQ+VL, with VNNI and AMX used where pl_cpu_has_vnni
+ * and pl_cpu_has_amx say so. */
 bool pl_cpu_supports(pl_isa isa);
 bool pl_cpu_has_vnni(void);
 bool pl_cpu_has_bf16(void); /* AVX-512 with bfloat16 dot products */
