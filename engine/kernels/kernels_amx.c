@@ -7,7 +7,7 @@
 #define AHEAD _MM_HINT_T2
 enum { GATHERS = 1 };
 
-#include "panels_vnni.h"
+#include "rows_vnni.h"
 #include "tables.h"
 
 enum { SIDE = 16 };

@@ -4,7 +4,7 @@
 #define AHEAD _MM_HINT_T0
 enum { GATHERS = 0 };
 
-#include "panels_vnni.h"
+#include "rows_vnni.h"
 #include "tables.h"
 
 ALWAYS_INLINE void multiply_rows(const layout *l, const panel *p, size_t n_rows, __m512 *sums,

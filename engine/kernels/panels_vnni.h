@@ -224,15 +224,20 @@ static void load_q5_1(panel *p, const uint8_t *block, size_t w_row_bytes, size_t
     add_fifth_bits32(p, panel_words(block + 4, w_row_bytes, n));
 }
 
-/* The first sixteen bytes of a q4_k or q5_k block: d, dmin, eight scales and eight minima. */
-ALWAYS_INLINE void load_head_k(panel *p, const uint8_t *block, size_t w_row_bytes) {
-    __m512i head[4], scales[2], mins[2];
-    interleave16(head, block, w_row_bytes);
-    p->d = half_of(head[0], 0), p->dmin = half_of(head[0], 1);
+/* Eight scales and eight minima of a q4_k or q5_k block, a byte each. */
+ALWAYS_INLINE void split_scales_k(__m512i *scales, __m512i *mins, const __m512i *head) {
     scales[0] = bits_of(head[1], 0, 63);
     mins[0] = bits_of(head[2], 0, 63);
     scales[1] = _mm512_or_si512(bits_of(head[3], 0, 15), bits_of(head[1], 2, 48));
     mins[1] = _mm512_or_si512(bits_of(head[3], 4, 15), bits_of(head[2], 2, 48));
+}
+
+/* The first sixteen bytes of a q4_k or q5_k block: d, dmin, scales and minima. */
+ALWAYS_INLINE void load_head_k(panel *p, const uint8_t *block, size_t w_row_bytes) {
+    __m512i head[4], scales[2], mins[2];
+    interleave16(head, block, w_row_bytes);
+    p->d = half_of(head[0], 0), p->dmin = half_of(head[0], 1);
+    split_scales_k(scales, mins, head);
 #pragma GCC unroll 8
     for (int j = 0; j < 8; j++) {
         __m512i min = byte_of(mins[j / 4], j % 4);
@@ -451,6 +456,9 @@ ALWAYS_INLINE void take_q5_1(panel *p, const __m512i *words, size_t at) {
     add_fifth_bits32(p, word_at(words, at + 4));
 }
 
+/* sum[r] + the products of row r's blocks, of sixteen rows, with a row of activations. */
+typedef __m512 (*rows_fn)(__m512 sum, const uint8_t *block, size_t w_row_bytes, const char *x);
+
 /* What a type's blocks are like, known at compile time. */
 typedef struct layout {
     load_fn load;
@@ -460,6 +468,8 @@ typedef struct layout {
     bool has_min;
     int run;      /* groups that share a scale: 1, or 2 */
     take_fn take; /* eight blocks at once; or NULL */
+    rows_fn rows; /* of `rows_blocks` at once, for one row of activations; or NULL */
+    size_t rows_blocks;
 } layout;
 
 /* Four bytes, or two numbers of 16 bits, in every lane. */
@@ -530,14 +540,20 @@ ALWAYS_INLINE void multiply_block256(const layout *l, const panel *p, int R, __m
     }
 }
 
-/* sum += product, and its minimum if it has one, of a row whose activations have the scale at x. */
+/* sum += product, and its minimum if it has one, by the scales of weights and of activations. */
+ALWAYS_INLINE __m512 add_product(bool has_min, __m512 d, __m512 dmin, __m512 sum, __m512i product,
+                                 __m512i minimum, float x_scale) {
+    __m512 dx = _mm512_set1_ps(x_scale);
+    sum = lanes_fma(lanes_mul(d, dx), _mm512_cvtepi32_ps(product), sum);
+    return has_min ? lanes_fma(lanes_mul(dmin, dx), negated(minimum), sum) : sum;
+}
+
+/* The same of a panel and a row whose activations have their scale at x. */
 ALWAYS_INLINE __m512 add_block(const layout *l, const panel *p, __m512 sum, __m512i product,
                                __m512i minimum, const char *x) {
-    float d;
-    memcpy(&d, x, sizeof d);
-    __m512 dx = _mm512_set1_ps(d);
-    sum = lanes_fma(lanes_mul(p->d, dx), _mm512_cvtepi32_ps(product), sum);
-    return l->has_min ? lanes_fma(lanes_mul(p->dmin, dx), negated(minimum), sum) : sum;
+    float x_scale;
+    memcpy(&x_scale, x, sizeof x_scale);
+    return add_product(l->has_min, p->d, p->dmin, sum, product, minimum, x_scale);
 }
 
 /* sums[r] += block product, for R rows of activations. */
