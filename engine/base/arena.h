@@ -13,14 +13,13 @@
 
 #include "../perilune.h"
 
-enum { PL_ARENA_ALIGN = 64 };
-
 typedef struct pl_arena_block pl_arena_block;
 
 typedef struct pl_arena {
     pl_arena_block *newest;
-    size_t used_bytes; /* since the last reset, over all blocks */
-    size_t peak_bytes; /* the most that was ever used at once */
+    pl_arena_block *spare; /* the largest that a rewind left over, or NULL */
+    size_t used_bytes;     /* since the last reset, over all blocks */
+    size_t peak_bytes;     /* the most that was ever used at once */
 } pl_arena;
 
 /* A place to come back to: everything allocated after the mark goes at pl_arena_rewind. */
@@ -29,7 +28,7 @@ typedef struct pl_arena_mark {
     size_t block_used_bytes, used_bytes;
 } pl_arena_mark;
 
-/* bytes may be 0; the result is aligned to PL_ARENA_ALIGN and not cleared. */
+/* bytes may be 0; the result is aligned to whole cache lines and not cleared. */
 void *pl_arena_alloc(pl_arena *arena, size_t bytes);
 
 /* Forgets everything and keeps one block with room for the peak, so that the same work done again

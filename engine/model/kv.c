@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../base/error.h"
+#include "../base/memory.h"
 #include "../base/size.h"
 
 void pl_page_pool_init(pl_page_pool *pool, const pl_config *config, pl_dtype dtype) {
@@ -16,24 +17,40 @@ void pl_page_pool_init(pl_page_pool *pool, const pl_config *config, pl_dtype dty
 }
 
 void pl_page_pool_clear(pl_page_pool *pool) {
-    while (pool->free_list) {
-        pl_page *page = pool->free_list;
-        pool->free_list = page->next_free;
-        free(page);
+    while (pool->slabs) {
+        pl_page_slab *slab = pool->slabs;
+        pool->slabs = slab->older;
+        free(slab);
     }
+    pool->free_list = NULL;
     pool->n_pages = 0;
 }
 
-static pl_page *page_take(pl_page_pool *pool) {
-    pl_page *page = pool->free_list;
-    if (page) {
-        pool->free_list = page->next_free;
-    } else {
-        size_t bytes = pl_size_align(sizeof(pl_page) + 2 * pool->half_bytes, 64);
-        page = aligned_alloc(64, bytes);
-        if (!page) return NULL;
-        pool->n_pages++;
+/* As many free pages as fit one of the system's huge pages, a few for each layer, or one. */
+static bool grow_pool(pl_page_pool *pool) {
+    size_t bytes = pl_size_align(sizeof(pl_page) + 2 * pool->half_bytes, PL_CACHE_LINE);
+    size_t n = (PL_HUGE_PAGE - sizeof(pl_page_slab)) / bytes, most = 4 * (size_t)pool->n_layers;
+    if (n > most) n = most;
+    if (n == 0) n = 1;
+    size_t total = sizeof(pl_page_slab) + n * bytes;
+    if (n < most && total < PL_HUGE_PAGE) total = PL_HUGE_PAGE;
+    pl_page_slab *slab = pl_memory_alloc(total);
+    if (!slab) return false;
+    slab->older = pool->slabs;
+    pool->slabs = slab;
+    pool->n_pages += n;
+    while (n-- > 0) { /* the first on top */
+        pl_page *page = (pl_page *)(void *)(slab->pages + n * bytes);
+        page->next_free = pool->free_list;
+        pool->free_list = page;
     }
+    return true;
+}
+
+static pl_page *page_take(pl_page_pool *pool) {
+    if (!pool->free_list && !grow_pool(pool)) return NULL;
+    pl_page *page = pool->free_list;
+    pool->free_list = page->next_free;
     page->next_free = NULL;
     page->refs = 1;
     return page;

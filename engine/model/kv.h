@@ -22,12 +22,19 @@ typedef struct pl_page {
     _Alignas(64) uint8_t data[];
 } pl_page;
 
+/* Pages are allocated some at a time. */
+typedef struct pl_page_slab {
+    struct pl_page_slab *older;
+    _Alignas(64) uint8_t pages[];
+} pl_page_slab;
+
 typedef struct pl_page_pool {
     pl_dtype dtype; /* PL_F16, PL_F32 or PL_Q8_0 */
     int64_t n_layers, n_kv_heads, d_head;
     size_t row_bytes;  /* one position of one head */
     size_t half_bytes; /* all keys of a page; values follow */
     pl_page *free_list;
+    pl_page_slab *slabs;
     size_t n_pages; /* in use and free */
 } pl_page_pool;
 

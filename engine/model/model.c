@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../base/error.h"
+#include "../base/memory.h"
 #include "build.h"
 #include "load.h"
 #include "walk.h"
@@ -149,6 +150,20 @@ void pl_model_weight(const pl_model *model, size_t i, pl_named_weight *out) {
 
 int64_t pl_model_n_params(const pl_model *model) {
     return walk_model(model, 0, NULL).n_params;
+}
+
+static pl_status fetch_weight(void *context, const pl_stop *stop, pl_error *err) {
+    (void)context, (void)err;
+    const pl_tensor *t = stop->tensor;
+    size_t n_rows = t->n_dims == 2 ? (size_t)t->shape[0] : 1;
+    pl_memory_fetch(t->data, n_rows * pl_tensor_row_bytes(t));
+    return PL_OK;
+}
+
+void pl_model_fetch(const pl_model *model) {
+    if (!model->file || model->weight_bytes > pl_memory_size() / 2) return;
+    pl_weights weights = model->weights;
+    pl_walk_weights(&model->config, &weights, fetch_weight, NULL, NULL);
 }
 
 typedef struct bad_job {

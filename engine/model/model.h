@@ -57,6 +57,10 @@ pl_status pl_session_record(pl_session *session, const pl_extension *items, size
 size_t pl_model_n_weights(const pl_model *model);
 void pl_model_weight(const pl_model *model, size_t i, pl_named_weight *out);
 
+/* Makes the weights of a mapped file ready to be read, unless they fill half of the memory. Worth
+ * calling once before the first pass. */
+void pl_model_fetch(const pl_model *model);
+
 /* The first weight that holds NaN or infinity, described in text ("blk.0.attn_q.weight [3, 7] is
  * nan"); false when all are finite. Reads every weight. */
 bool pl_model_find_bad_weight(const pl_model *model, char *text, size_t text_size);

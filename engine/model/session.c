@@ -462,6 +462,7 @@ static pl_status run_chunk(pl_session *session, const work *w, cursor *at, pl_er
 
 static pl_status run_chunks(pl_session *session, const work *w, pl_error *err) {
     pl_status status = PL_OK;
+    if (session->counters.passes == 0) pl_model_fetch(session->model);
     for (size_t i = 0; i < w->n_items; i++) work_item(w, i)->seq->busy = true;
     for (cursor at = {0}; at.item < w->n_items && status == PL_OK;) {
         status = run_chunk(session, w, &at, err);

@@ -6,6 +6,7 @@
 
 #include "../base/arena.h"
 #include "../base/error.h"
+#include "../base/memory.h"
 #include "../base/size.h"
 #include "grad.h"
 
@@ -54,7 +55,7 @@ pl_status pl_tensor_new(pl_tensor *t, pl_dtype dtype, int n_dims, const int64_t 
     if (status != PL_OK) return status;
     pl_storage *storage = calloc(1, sizeof *storage);
     /* Whole cache lines: vectors that lie across two of them cost twice as much to load. */
-    void *data = aligned_alloc(PL_ARENA_ALIGN, pl_size_align(bytes + !bytes, PL_ARENA_ALIGN));
+    void *data = pl_memory_alloc(bytes);
     if (!storage || !data) {
         free(storage), free(data);
         return pl_fail(err, PL_ERR_MEMORY, "out of memory: %zu bytes for a tensor", bytes);

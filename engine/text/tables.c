@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../base/memory.h"
 #include "../base/size.h"
 
 uint64_t pl_hash_bytes(const char *s, size_t len) {
@@ -88,7 +89,7 @@ int32_t pl_strings_find(const pl_strings *strings, const char *s, size_t len) {
 
 bool pl_merges_init(pl_merges *merges, size_t n) {
     size_t size = table_size(n);
-    merges->slots = malloc(size * sizeof *merges->slots);
+    merges->slots = pl_memory_alloc(size * sizeof *merges->slots);
     if (!merges->slots) return false;
     memset(merges->slots, 0xFF, size * sizeof *merges->slots);
     merges->mask = size - 1;

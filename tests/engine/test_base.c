@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "../../engine/base/arena.h"
+#include "../../engine/base/memory.h"
 #include "../../engine/base/buffer.h"
 #include "../../engine/base/cpu.h"
 #include "../../engine/base/dtype.h"
@@ -41,6 +42,18 @@ static void test_nearest_name_finds_slips_only(void **state) {
     assert_null(pl_nearest_name("frequency", names, 5));
 }
 
+static void test_large_memory_lies_at_cache_lines(void **state) {
+    (void)state;
+    for (size_t bytes = 0; bytes <= 5 * (size_t)PL_HUGE_PAGE; bytes = 3 * bytes + 1) {
+        char *data = pl_memory_alloc(bytes);
+        assert_non_null(data);
+        assert_int_equal((uintptr_t)data % PL_CACHE_LINE, 0);
+        memset(data, 1, bytes);
+        free(data);
+    }
+    assert_null(pl_memory_alloc(SIZE_MAX));
+}
+
 static void test_arena_keeps_memory_and_rewinds(void **state) {
     (void)state;
     pl_arena arena = {0};
@@ -49,12 +62,16 @@ static void test_arena_keeps_memory_and_rewinds(void **state) {
     pl_arena_mark mark = pl_arena_save(&arena);
     for (int i = 0; i < 100; i++) {
         char *b = pl_arena_alloc(&arena, 10000);
-        assert_int_equal((uintptr_t)b % PL_ARENA_ALIGN, 0);
+        assert_int_equal((uintptr_t)b % PL_CACHE_LINE, 0);
         memset(b, 2, 10000);
     }
     assert_int_equal(a[99], 1);
     pl_arena_rewind(&arena, mark);
     assert_int_equal(arena.used_bytes, 128);
+    char *spare = pl_arena_alloc(&arena, 100000); /* of a block of its own */
+    pl_arena_rewind(&arena, mark);
+    assert_ptr_equal(pl_arena_alloc(&arena, 100000), spare); /* the same one again */
+    pl_arena_rewind(&arena, mark);
     pl_arena_reset(&arena);
     assert_null(pl_arena_alloc(&arena, SIZE_MAX - 10));
     pl_arena_clear(&arena);
@@ -210,6 +227,7 @@ int main(void) {
         cmocka_unit_test(test_error_is_cut_never_overflows),
         cmocka_unit_test(test_nearest_name_finds_slips_only),
         cmocka_unit_test(test_arena_keeps_memory_and_rewinds),
+        cmocka_unit_test(test_large_memory_lies_at_cache_lines),
         cmocka_unit_test(test_random_matches_published_vectors),
         cmocka_unit_test(test_random_is_uniform_and_normal),
         cmocka_unit_test(test_map_reads_and_refuses),

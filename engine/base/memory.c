@@ -1,0 +1,33 @@
+#include "memory.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "size.h"
+
+void *pl_memory_alloc(size_t bytes) {
+    if (bytes > SIZE_MAX / 2) return NULL;
+    bytes = pl_size_align(bytes + !bytes, PL_CACHE_LINE);
+    if (bytes < PL_HUGE_PAGE) return aligned_alloc(PL_CACHE_LINE, bytes);
+    void *data = aligned_alloc(PL_HUGE_PAGE, bytes);
+    /* Only whole ones, so that no more becomes resident than was asked for; a refusal is harmless.
+     */
+    if (data) madvise(data, bytes / PL_HUGE_PAGE * PL_HUGE_PAGE, MADV_HUGEPAGE);
+    return data;
+}
+
+void pl_memory_fetch(const void *data, size_t bytes) {
+#ifdef MADV_POPULATE_READ
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data / page * page;
+    if (bytes) madvise((void *)begin, (uintptr_t)data + bytes - begin, MADV_POPULATE_READ);
+#else
+    (void)data, (void)bytes;
+#endif
+}
+
+size_t pl_memory_size(void) {
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page > 0 ? (size_t)pages * (size_t)page : 0;
+}
