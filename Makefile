@@ -19,7 +19,7 @@ WARNINGS  := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wv
 ALL_FLAGS := -std=c11 -D_GNU_SOURCE -fPIC -ffp-contract=off -fno-math-errno -fvisibility=hidden -pthread \
   $(WARNINGS) $(if $(STRICT),-Werror) $(CFLAGS) $(if $(FUZZER),,-Wno-format-truncation) \
   $(if $(CHECKS),-O1 $(CHECKS) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-LDLIBS     = $(CHECKS) $(call pkg,--libs,libpcre2-8 jansson openblas) -lm -ldl -lpthread
+LDLIBS     = $(CHECKS) $(call pkg,--libs,libpcre2-8 jansson) -lm -ldl -lpthread
 NETWORK    = $(call pkg,--libs,libcurl libcrypto)#   of the Lua binding only
 
 # One file per instruction set, chosen among at run time; only these may use its instructions.

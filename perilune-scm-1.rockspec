@@ -12,7 +12,7 @@ is chosen, how a prompt is built, which activation is read, changed or removed.]
 supported_platforms = { "linux" }
 dependencies = { "lua ~> 5.4", "argparse" }
 external_dependencies = {
-  OPENBLAS = { library = "openblas" },
+  OPENBLAS = { library = "libopenblas.so.0" },
   PCRE2 = { header = "pcre2.h" },
   JANSSON = { header = "jansson.h" },
   CURL = { header = "curl/curl.h" },

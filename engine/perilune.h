@@ -13,7 +13,7 @@
  *     ...
  *     pl_sequence_free(seq), pl_session_free(session), pl_model_free(model);
  *
- * Link with libperilune.a -lpcre2-8 -ljansson -lopenblas -lm -ldl -lpthread.
+ * Link with libperilune.a -lpcre2-8 -ljansson -lm -ldl -lpthread; OpenBLAS is opened when needed.
  *
  * Every function that can fail returns a pl_status and, through its last argument, a message
  * for people; err may be NULL. The library never exits, prints, or keeps global state but for

@@ -1,7 +1,6 @@
 /* The perilune program: a Lua state with the library in it, and Ctrl-C. What its arguments mean is
  * decided in lua/perilune/program.lua. */
 #include <lauxlib.h>
-#include <limits.h>
 #include <locale.h>
 #include <lualib.h>
 #include <signal.h>
@@ -9,7 +8,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "../engine/tensor/linalg.h"
 #include "interrupt.h"
 #include "module.h"
 #include "repl.h"
@@ -64,19 +62,7 @@ static int run(lua_State *L) {
     return 1;
 }
 
-/* OpenBLAS reads its environment before main: where it had better be told of the processor, the
- * program starts anew. */
-static void restart_with_fast_blas(char **argv) {
-    const char *core_type = pl_linalg_core_type();
-    char self[PATH_MAX];
-    ssize_t n = core_type ? readlink("/proc/self/exe", self, sizeof self - 1) : -1;
-    if (n < 0 || setenv("OPENBLAS_CORETYPE", core_type, 1) != 0) return;
-    self[n] = '\0';
-    execv(self, argv);
-}
-
 int main(int argc, char **argv) {
-    restart_with_fast_blas(argv);
     setlocale(LC_CTYPE, ""); /* numbers stay as C writes them */
     lua_State *L = luaL_newstate();
     if (!L) {

@@ -13,6 +13,7 @@ enum { PAGE = 64 }; /* positions whose share of z is summed first, as in a cache
 
 typedef struct job {
     pl_call *c;
+    const pl_blas *blas;                  /* of a backward step */
     const pl_tensor *q, *k, *v, *pattern; /* pattern or scores, [n_heads, n, n] */
     pl_tensor *z;
     const pl_attention *params;
@@ -83,7 +84,8 @@ enum { PATTERN, V }; /* of mix */
 
 static pl_status begin_backward(pl_call *c, job *j, pl_node *node, const pl_tensor *g,
                                 pl_tensor grads[2], bool wanted[2]) {
-    pl_status status = pl_input_grad(c, node, 0, &grads[0], &wanted[0]);
+    pl_status status = pl_blas_open(&j->blas, &c->err);
+    if (status == PL_OK) status = pl_input_grad(c, node, 0, &grads[0], &wanted[0]);
     if (status == PL_OK) status = pl_input_grad(c, node, 1, &grads[1], &wanted[1]);
     j->c = c;
     j->g = g;
@@ -130,29 +132,31 @@ static void scores_heads(void *context, size_t kv_head, int thread) {
         for (int64_t row = 0; row < j->n; row += BLOCK) {
             int64_t m = block_rows(j, row), n_keys = keys_seen(j, row);
             if (j->wanted[Q]) {
-                pl_gemm_add(1, &(pl_gemm){.m = m,
-                                          .n = j->d_head,
-                                          .k = n_keys,
-                                          .factor = j->params->scale,
-                                          .a = slopes + row * j->n,
-                                          .lda = j->n,
-                                          .b = head_row(j->k, 0, kv),
-                                          .ldb = j->k->stride[0],
-                                          .c = head_row(&j->grads[Q], row, head),
-                                          .ldc = j->grads[Q].stride[0]});
+                pl_gemm_add(j->blas, 1,
+                            &(pl_gemm){.m = m,
+                                       .n = j->d_head,
+                                       .k = n_keys,
+                                       .factor = j->params->scale,
+                                       .a = slopes + row * j->n,
+                                       .lda = j->n,
+                                       .b = head_row(j->k, 0, kv),
+                                       .ldb = j->k->stride[0],
+                                       .c = head_row(&j->grads[Q], row, head),
+                                       .ldc = j->grads[Q].stride[0]});
             }
             if (j->wanted[K]) {
-                pl_gemm_add(1, &(pl_gemm){.m = n_keys,
-                                          .n = j->d_head,
-                                          .k = m,
-                                          .factor = j->params->scale,
-                                          .a = slopes + row * j->n,
-                                          .lda = j->n,
-                                          .a_transposed = true,
-                                          .b = head_row(j->q, row, head),
-                                          .ldb = j->q->stride[0],
-                                          .c = head_row(&j->grads[K], 0, kv),
-                                          .ldc = j->grads[K].stride[0]});
+                pl_gemm_add(j->blas, 1,
+                            &(pl_gemm){.m = n_keys,
+                                       .n = j->d_head,
+                                       .k = m,
+                                       .factor = j->params->scale,
+                                       .a = slopes + row * j->n,
+                                       .lda = j->n,
+                                       .a_transposed = true,
+                                       .b = head_row(j->q, row, head),
+                                       .ldb = j->q->stride[0],
+                                       .c = head_row(&j->grads[K], 0, kv),
+                                       .ldc = j->grads[K].stride[0]});
             }
         }
     }
@@ -188,30 +192,32 @@ static void mix_heads(void *context, size_t kv_head, int thread) {
         for (int64_t row = 0; row < j->n; row += BLOCK) {
             int64_t m = block_rows(j, row), n_keys = keys_seen(j, row);
             if (j->wanted[PATTERN]) {
-                pl_gemm_add(1, &(pl_gemm){.m = m,
-                                          .n = n_keys,
-                                          .k = j->d_head,
-                                          .factor = 1,
-                                          .a = head_row(j->g, row, head),
-                                          .lda = j->g->stride[0],
-                                          .b = head_row(j->v, 0, kv),
-                                          .ldb = j->v->stride[0],
-                                          .b_transposed = true,
-                                          .c = pattern_row(&j->grads[PATTERN], head, row),
-                                          .ldc = j->grads[PATTERN].stride[1]});
+                pl_gemm_add(j->blas, 1,
+                            &(pl_gemm){.m = m,
+                                       .n = n_keys,
+                                       .k = j->d_head,
+                                       .factor = 1,
+                                       .a = head_row(j->g, row, head),
+                                       .lda = j->g->stride[0],
+                                       .b = head_row(j->v, 0, kv),
+                                       .ldb = j->v->stride[0],
+                                       .b_transposed = true,
+                                       .c = pattern_row(&j->grads[PATTERN], head, row),
+                                       .ldc = j->grads[PATTERN].stride[1]});
             }
             if (j->wanted[V]) {
-                pl_gemm_add(1, &(pl_gemm){.m = n_keys,
-                                          .n = j->d_head,
-                                          .k = m,
-                                          .factor = 1,
-                                          .a = pattern_row(j->pattern, head, row),
-                                          .lda = j->pattern->stride[1],
-                                          .a_transposed = true,
-                                          .b = head_row(j->g, row, head),
-                                          .ldb = j->g->stride[0],
-                                          .c = head_row(&j->grads[V], 0, kv),
-                                          .ldc = j->grads[V].stride[0]});
+                pl_gemm_add(j->blas, 1,
+                            &(pl_gemm){.m = n_keys,
+                                       .n = j->d_head,
+                                       .k = m,
+                                       .factor = 1,
+                                       .a = pattern_row(j->pattern, head, row),
+                                       .lda = j->pattern->stride[1],
+                                       .a_transposed = true,
+                                       .b = head_row(j->g, row, head),
+                                       .ldb = j->g->stride[0],
+                                       .c = head_row(&j->grads[V], 0, kv),
+                                       .ldc = j->grads[V].stride[0]});
             }
         }
     }

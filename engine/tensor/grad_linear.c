@@ -28,6 +28,7 @@ static void release_kept(void *owned) {
 
 typedef struct input_job {
     const pl_call *c;
+    const pl_blas *blas;
     const pl_tensor *w, *g, *grad;
     float *tiles; /* [n_threads, TILE_OUT, TILE_IN] */
 } input_job;
@@ -48,16 +49,17 @@ static void input_columns(void *context, size_t task, int thread) {
             job->c->kernels->to_f32[job->w->dtype](tile + i * TILE_IN, from + offset,
                                                    (size_t)width);
         }
-        pl_gemm_add(1, &(pl_gemm){.m = job->g->shape[0],
-                                  .n = width,
-                                  .k = n,
-                                  .factor = 1,
-                                  .a = (const float *)job->g->data + row,
-                                  .lda = job->g->stride[0],
-                                  .b = tile,
-                                  .ldb = TILE_IN,
-                                  .c = (float *)job->grad->data + first,
-                                  .ldc = job->grad->stride[0]});
+        pl_gemm_add(job->blas, 1,
+                    &(pl_gemm){.m = job->g->shape[0],
+                               .n = width,
+                               .k = n,
+                               .factor = 1,
+                               .a = (const float *)job->g->data + row,
+                               .lda = job->g->stride[0],
+                               .b = tile,
+                               .ldb = TILE_IN,
+                               .c = (float *)job->grad->data + first,
+                               .ldc = job->grad->stride[0]});
     }
 }
 
@@ -76,23 +78,24 @@ static void input_rows(void *context, size_t task, int thread) {
                 (const char *)job->w->data + (size_t)(first + i) * pl_tensor_row_bytes(job->w);
             job->c->kernels->to_f32[job->w->dtype](tile + i * TILE_OUT, from + offset, (size_t)n);
         }
-        pl_gemm_add(1, &(pl_gemm){.m = job->g->shape[0],
-                                  .n = height,
-                                  .k = n,
-                                  .factor = 1,
-                                  .a = (const float *)job->g->data + column,
-                                  .lda = job->g->stride[0],
-                                  .b = tile,
-                                  .ldb = TILE_OUT,
-                                  .b_transposed = true,
-                                  .c = (float *)job->grad->data + first,
-                                  .ldc = job->grad->stride[0]});
+        pl_gemm_add(job->blas, 1,
+                    &(pl_gemm){.m = job->g->shape[0],
+                               .n = height,
+                               .k = n,
+                               .factor = 1,
+                               .a = (const float *)job->g->data + column,
+                               .lda = job->g->stride[0],
+                               .b = tile,
+                               .ldb = TILE_OUT,
+                               .b_transposed = true,
+                               .c = (float *)job->grad->data + first,
+                               .ldc = job->grad->stride[0]});
     }
 }
 
-static pl_status widened(pl_call *c, const pl_linear *linear, const pl_tensor *g,
-                         const pl_tensor *grad) {
-    input_job job = {c, &linear->w, g, grad, NULL};
+static pl_status widened(pl_call *c, const pl_blas *blas, const pl_linear *linear,
+                         const pl_tensor *g, const pl_tensor *grad) {
+    input_job job = {c, blas, &linear->w, g, grad, NULL};
     int64_t n_in = pl_linear_n_in(linear);
     job.tiles = malloc((size_t)c->n_threads * TILE_OUT * TILE_IN * sizeof *job.tiles);
     if (!job.tiles) return pl_fail(&c->err, PL_ERR_MEMORY, "out of memory for a gradient's tiles");
@@ -102,42 +105,44 @@ static pl_status widened(pl_call *c, const pl_linear *linear, const pl_tensor *g
     return PL_OK;
 }
 
-static pl_status input_gradient(pl_call *c, const pl_linear *linear, const pl_tensor *g,
-                                const pl_tensor *grad) {
+static pl_status input_gradient(pl_call *c, const pl_blas *blas, const pl_linear *linear,
+                                const pl_tensor *g, const pl_tensor *grad) {
     const pl_tensor *w = &linear->w;
     if (w->dtype == PL_F32) {
-        pl_gemm_add(c->n_threads, &(pl_gemm){.m = g->shape[0],
-                                             .n = pl_linear_n_in(linear),
-                                             .k = pl_linear_n_out(linear),
-                                             .factor = 1,
-                                             .a = g->data,
-                                             .lda = g->stride[0],
-                                             .b = w->data,
-                                             .ldb = w->stride[0],
-                                             .b_transposed = linear->transposed,
-                                             .c = grad->data,
-                                             .ldc = grad->stride[0]});
+        pl_gemm_add(blas, c->n_threads,
+                    &(pl_gemm){.m = g->shape[0],
+                               .n = pl_linear_n_in(linear),
+                               .k = pl_linear_n_out(linear),
+                               .factor = 1,
+                               .a = g->data,
+                               .lda = g->stride[0],
+                               .b = w->data,
+                               .ldb = w->stride[0],
+                               .b_transposed = linear->transposed,
+                               .c = grad->data,
+                               .ldc = grad->stride[0]});
         return PL_OK;
     }
-    return widened(c, linear, g, grad);
+    return widened(c, blas, linear, g, grad);
 }
 
 /* -- the gradients of W and b ------------------------------------------------------------------ */
 
-static void weight_gradient(pl_call *c, const pl_tensor *g, const pl_tensor *x, bool transposed,
-                            const pl_tensor *grad) {
+static void weight_gradient(pl_call *c, const pl_blas *blas, const pl_tensor *g, const pl_tensor *x,
+                            bool transposed, const pl_tensor *grad) {
     const pl_tensor *rows = transposed ? x : g, *columns = transposed ? g : x;
-    pl_gemm_add(c->n_threads, &(pl_gemm){.m = rows->shape[1],
-                                         .n = columns->shape[1],
-                                         .k = g->shape[0],
-                                         .factor = 1,
-                                         .a = rows->data,
-                                         .lda = rows->stride[0],
-                                         .a_transposed = true,
-                                         .b = columns->data,
-                                         .ldb = columns->stride[0],
-                                         .c = grad->data,
-                                         .ldc = grad->stride[0]});
+    pl_gemm_add(blas, c->n_threads,
+                &(pl_gemm){.m = rows->shape[1],
+                           .n = columns->shape[1],
+                           .k = g->shape[0],
+                           .factor = 1,
+                           .a = rows->data,
+                           .lda = rows->stride[0],
+                           .a_transposed = true,
+                           .b = columns->data,
+                           .ldb = columns->stride[0],
+                           .c = grad->data,
+                           .ldc = grad->stride[0]});
 }
 
 static void bias_gradient(pl_call *c, const pl_tensor *g, const pl_tensor *grad) {
@@ -151,11 +156,13 @@ static pl_status linear_backward(pl_call *c, pl_node *node, const pl_tensor *g) 
     const kept *k = node->owned;
     pl_tensor grad;
     bool wanted;
-    pl_status status = pl_input_grad(c, node, X, &grad, &wanted);
-    if (status == PL_OK && wanted) status = input_gradient(c, &k->linear, g, &grad);
+    const pl_blas *blas;
+    pl_status status = pl_blas_open(&blas, &c->err);
+    if (status == PL_OK) status = pl_input_grad(c, node, X, &grad, &wanted);
+    if (status == PL_OK && wanted) status = input_gradient(c, blas, &k->linear, g, &grad);
     if (status == PL_OK) status = pl_input_grad(c, node, W, &grad, &wanted);
     if (status == PL_OK && wanted) {
-        weight_gradient(c, g, &node->in[X].tensor, k->linear.transposed, &grad);
+        weight_gradient(c, blas, g, &node->in[X].tensor, k->linear.transposed, &grad);
     }
     if (status == PL_OK) status = pl_input_grad(c, node, B, &grad, &wanted);
     if (status == PL_OK && wanted) bias_gradient(c, g, &grad);

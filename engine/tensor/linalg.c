@@ -1,52 +1,16 @@
 #include "linalg.h"
 
-#include <cblas.h>
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../base/cpu.h"
 #include "../base/error.h"
 #include "../base/threads.h"
+#include "blas.h"
 #include "cursor.h"
 #include "elementwise.h"
 #include "grad_rules.h"
-
-/* LAPACK as Debian's OpenBLAS has it: Fortran symbols, everything by address. */
-extern void sgesv_(const int *n, const int *nrhs, float *a, const int *lda, int *ipiv, float *b,
-                   const int *ldb, int *info);
-extern void sgelsd_(const int *m, const int *n, const int *nrhs, float *a, const int *lda, float *b,
-                    const int *ldb, float *s, const float *rcond, int *rank, float *work,
-                    const int *lwork, int *iwork, int *info);
-extern void sgesdd_(const char *jobz, const int *m, const int *n, float *a, const int *lda,
-                    float *s, float *u, const int *ldu, float *vt, const int *ldvt, float *work,
-                    const int *lwork, int *iwork, int *info);
-extern void ssyevd_(const char *jobz, const char *uplo, const int *n, float *a, const int *lda,
-                    float *w, float *work, const int *lwork, int *iwork, const int *liwork,
-                    int *info);
-extern void sgeev_(const char *jobvl, const char *jobvr, const int *n, float *a, const int *lda,
-                   float *wr, float *wi, float *vl, const int *ldvl, float *vr, const int *ldvr,
-                   float *work, const int *lwork, int *info);
-extern void spotrf_(const char *uplo, const int *n, float *a, const int *lda, int *info);
-extern void sgeqrf_(const int *m, const int *n, float *a, const int *lda, float *tau, float *work,
-                    const int *lwork, int *info);
-extern void sorgqr_(const int *m, const int *n, const int *k, float *a, const int *lda,
-                    const float *tau, float *work, const int *lwork, int *info);
-extern void sgetrf_(const int *m, const int *n, float *a, const int *lda, int *ipiv, int *info);
-
-const char *pl_linalg_core_type(void) {
-    if (getenv("OPENBLAS_CORETYPE") || strcmp(openblas_get_corename(), "Prescott") != 0) {
-        return NULL;
-    }
-    return pl_cpu_supports(PL_ISA_AVX512) ? "SkylakeX"
-           : pl_cpu_supports(PL_ISA_AVX2) ? "Haswell"
-                                          : NULL;
-}
-
-static void use_one_thread(void) {
-    openblas_set_num_threads(1);
-}
 
 /* -- matrices in LAPACK's order --------------------------------------------------------------- */
 
@@ -135,8 +99,8 @@ static pl_status as_rows(pl_call *c, pl_tensor *out, const pl_tensor *t) {
     return pl_op_to(c, out, t, PL_F32);
 }
 
-static void multiply(float *out, const pl_tensor *a, int64_t a_at, const pl_tensor *b,
-                     int64_t b_at) {
+static void multiply(const pl_blas *blas, float *out, const pl_tensor *a, int64_t a_at,
+                     const pl_tensor *b, int64_t b_at) {
     int m = (int)a->shape[a->n_dims - 2], k = (int)a->shape[a->n_dims - 1];
     int n = (int)b->shape[b->n_dims - 1];
     if (m == 0 || n == 0) return;
@@ -145,9 +109,9 @@ static void multiply(float *out, const pl_tensor *a, int64_t a_at, const pl_tens
         return;
     }
     int64_t lda = a->stride[a->n_dims - 2], ldb = b->stride[b->n_dims - 2];
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, n, k, 1, (float *)a->data + a_at,
-                (int)(lda > k ? lda : k), (float *)b->data + b_at, (int)(ldb > n ? ldb : n), 0, out,
-                n);
+    pl_blas_multiply(blas, false, false, m, n, k, 1, (float *)a->data + a_at,
+                     (int)(lda > k ? lda : k), (float *)b->data + b_at, (int)(ldb > n ? ldb : n), 0,
+                     out, n);
 }
 
 /* -- products in tiles, for training ----------------------------------------------------------- */
@@ -155,6 +119,7 @@ static void multiply(float *out, const pl_tensor *a, int64_t a_at, const pl_tens
 enum { GEMM_ROWS = 128, GEMM_COLUMNS = 512 };
 
 typedef struct gemm_job {
+    const pl_blas *blas;
     const pl_gemm *g;
     int64_t n_row_tiles;
 } gemm_job;
@@ -169,29 +134,29 @@ static void run_gemm(void *context, size_t task, int thread) {
     int64_t n = g->n - j < GEMM_COLUMNS ? g->n - j : GEMM_COLUMNS;
     const float *a = g->a + (g->a_transposed ? i : i * g->lda);
     const float *b = g->b + (g->b_transposed ? j * g->ldb : j);
-    cblas_sgemm(CblasRowMajor, g->a_transposed ? CblasTrans : CblasNoTrans,
-                g->b_transposed ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)g->k, g->factor,
-                a, (int)g->lda, b, (int)g->ldb, 1, g->c + i * g->ldc + j, (int)g->ldc);
+    pl_blas_multiply(job->blas, g->a_transposed, g->b_transposed, (int)m, (int)n, (int)g->k,
+                     g->factor, a, (int)g->lda, b, (int)g->ldb, 1, g->c + i * g->ldc + j,
+                     (int)g->ldc);
 }
 
-void pl_gemm_add(int n_threads, const pl_gemm *g) {
+void pl_gemm_add(const pl_blas *blas, int n_threads, const pl_gemm *g) {
     if (g->m == 0 || g->n == 0 || g->k == 0) return;
-    use_one_thread();
-    gemm_job job = {g, (g->m + GEMM_ROWS - 1) / GEMM_ROWS};
+    gemm_job job = {blas, g, (g->m + GEMM_ROWS - 1) / GEMM_ROWS};
     int64_t n_column_tiles = (g->n + GEMM_COLUMNS - 1) / GEMM_COLUMNS;
     pl_parallel(n_threads, (size_t)(job.n_row_tiles * n_column_tiles), run_gemm, &job);
 }
 
 /* Both at least two-dimensional, rows contiguous; `batch` is the shape before the last two. */
-static void multiply_batches(pl_tensor *out, const pl_tensor *a, const pl_tensor *b) {
+static void multiply_batches(const pl_blas *blas, pl_tensor *out, const pl_tensor *a,
+                             const pl_tensor *b) {
     pl_tensor x = *a, y = *b, z = *out;
     x.n_dims -= 2, y.n_dims -= 2, z.n_dims -= 2;
     const pl_tensor *operands[] = {&z, &x, &y};
     pl_cursor at = pl_cursor_begin(z.n_dims, z.shape, operands, 3);
     for (int64_t r = 0; r < at.n_rows; r++, pl_cursor_next(&at)) {
         for (int64_t i = 0; i < at.width; i++) {
-            multiply((float *)out->data + at.at[0] + i * at.step[0], a, at.at[1] + i * at.step[1],
-                     b, at.at[2] + i * at.step[2]);
+            multiply(blas, (float *)out->data + at.at[0] + i * at.step[0], a,
+                     at.at[1] + i * at.step[1], b, at.at[2] + i * at.step[2]);
         }
     }
 }
@@ -217,14 +182,13 @@ static pl_status check_product(pl_call *c, const pl_tensor *a, const pl_tensor *
 static pl_status multiply_matrices(pl_call *c, pl_tensor *out, const pl_tensor *a,
                                    const pl_tensor *b) {
     pl_tensor x = {0}, y = {0}, shape = {0};
-    pl_status status = check_product(c, a, b, &shape);
+    const pl_blas *blas;
+    pl_status status = pl_blas_open(&blas, &c->err);
+    if (status == PL_OK) status = check_product(c, a, b, &shape);
     if (status == PL_OK) status = as_rows(c, &x, a);
     if (status == PL_OK) status = as_rows(c, &y, b);
     if (status == PL_OK) status = pl_call_tensor(c, out, PL_F32, shape.n_dims, shape.shape);
-    if (status == PL_OK) {
-        use_one_thread();
-        multiply_batches(out, &x, &y);
-    }
+    if (status == PL_OK) multiply_batches(blas, out, &x, &y);
     pl_tensor_release(&x);
     pl_tensor_release(&y);
     return status;
@@ -284,9 +248,10 @@ pl_status pl_op_solve(pl_call *c, pl_tensor *x, const pl_tensor *a, const pl_ten
     pl_tensor right;
     matrix left = {0}, sides = {0};
     int *pivots = NULL, info = 0;
-    use_one_thread();
     right = *b;
-    pl_status status = check_square(c, a, "solve");
+    const pl_blas *blas;
+    pl_status status = pl_blas_open(&blas, &c->err);
+    if (status == PL_OK) status = check_square(c, a, "solve");
     if (status == PL_OK) status = right_side(c, &right, a, b, "solve");
     if (status == PL_OK) status = load_matrix(c, &left, a, 0);
     if (status == PL_OK) status = load_matrix(c, &sides, &right, 0);
@@ -294,7 +259,7 @@ pl_status pl_op_solve(pl_call *c, pl_tensor *x, const pl_tensor *a, const pl_ten
         status = no_memory(c);
     }
     if (status == PL_OK) {
-        sgesv_(&left.n, &sides.n, left.data, &left.ld, pivots, sides.data, &sides.ld, &info);
+        blas->sgesv(&left.n, &sides.n, left.data, &left.ld, pivots, sides.data, &sides.ld, &info);
         if (info) status = failed(c, "solve", info, "the matrix is singular");
     }
     if (status == PL_OK) status = store_solution(c, x, &sides, left.n, b);
@@ -307,9 +272,10 @@ pl_status pl_op_lstsq(pl_call *c, pl_tensor *x, const pl_tensor *a, const pl_ten
     matrix left = {0}, sides = {0};
     float *s = NULL, *work = NULL, rcond = -1, wanted = 0;
     int info = 0, rank = 0, iwanted = 0, query = -1, *iwork = NULL;
-    use_one_thread();
     right = *b;
-    pl_status status = check_matrix(c, a, "lstsq");
+    const pl_blas *blas;
+    pl_status status = pl_blas_open(&blas, &c->err);
+    if (status == PL_OK) status = check_matrix(c, a, "lstsq");
     if (status == PL_OK) status = right_side(c, &right, a, b, "lstsq");
     if (status == PL_OK) status = load_matrix(c, &left, a, 0);
     if (status == PL_OK) status = load_matrix(c, &sides, &right, a->shape[1]);
@@ -317,16 +283,16 @@ pl_status pl_op_lstsq(pl_call *c, pl_tensor *x, const pl_tensor *a, const pl_ten
         status = no_memory(c);
     }
     if (status == PL_OK) {
-        sgelsd_(&left.m, &left.n, &sides.n, left.data, &left.ld, sides.data, &sides.ld, s, &rcond,
-                &rank, &wanted, &query, &iwanted, &info);
+        blas->sgelsd(&left.m, &left.n, &sides.n, left.data, &left.ld, sides.data, &sides.ld, s,
+                     &rcond, &rank, &wanted, &query, &iwanted, &info);
         int size = (int)wanted + 1;
         work = calloc((size_t)size, sizeof *work);
         iwork = calloc((size_t)iwanted + 1, sizeof *iwork);
         if (!work || !iwork) {
             status = no_memory(c);
         } else {
-            sgelsd_(&left.m, &left.n, &sides.n, left.data, &left.ld, sides.data, &sides.ld, s,
-                    &rcond, &rank, work, &size, iwork, &info);
+            blas->sgelsd(&left.m, &left.n, &sides.n, left.data, &left.ld, sides.data, &sides.ld, s,
+                         &rcond, &rank, work, &size, iwork, &info);
             if (info) status = failed(c, "lstsq", info, "the singular values did not converge");
         }
     }
@@ -343,8 +309,9 @@ pl_status pl_op_svd(pl_call *c, pl_tensor *u, pl_tensor *s, pl_tensor *vt, const
     matrix x = {.ld = 1}, left = {0}, right = {0};
     float *values = NULL, *work = NULL, wanted = 0;
     int *iwork = NULL, info = 0, query = -1;
-    use_one_thread();
-    pl_status status = check_matrix(c, a, "svd");
+    const pl_blas *blas;
+    pl_status status = pl_blas_open(&blas, &c->err);
+    if (status == PL_OK) status = check_matrix(c, a, "svd");
     if (status == PL_OK) status = load_matrix(c, &x, a, 0);
     int k = smaller(x.m, x.n);
     left = (matrix){calloc((size_t)x.ld * (size_t)(k + 1), sizeof(float)), x.m, k, x.ld};
@@ -354,13 +321,13 @@ pl_status pl_op_svd(pl_call *c, pl_tensor *u, pl_tensor *s, pl_tensor *vt, const
     iwork = calloc(8 * (size_t)k + 1, sizeof *iwork);
     if (status == PL_OK && (!left.data || !right.data || !values || !iwork)) status = no_memory(c);
     if (status == PL_OK) {
-        sgesdd_("S", &x.m, &x.n, x.data, &x.ld, values, left.data, &left.ld, right.data, &right.ld,
-                &wanted, &query, iwork, &info);
+        blas->sgesdd("S", &x.m, &x.n, x.data, &x.ld, values, left.data, &left.ld, right.data,
+                     &right.ld, &wanted, &query, iwork, &info);
         int size = (int)wanted + 1;
         work = calloc((size_t)size, sizeof *work);
         if (work) {
-            sgesdd_("S", &x.m, &x.n, x.data, &x.ld, values, left.data, &left.ld, right.data,
-                    &right.ld, work, &size, iwork, &info);
+            blas->sgesdd("S", &x.m, &x.n, x.data, &x.ld, values, left.data, &left.ld, right.data,
+                         &right.ld, work, &size, iwork, &info);
         }
         if (!work)
             status = no_memory(c);
@@ -379,17 +346,18 @@ pl_status pl_op_eigh(pl_call *c, pl_tensor *values, pl_tensor *vectors, const pl
     matrix x = {0};
     float *w = NULL, *work = NULL, wanted = 0;
     int *iwork = NULL, iwanted = 0, info = 0, query = -1;
-    use_one_thread();
-    pl_status status = check_square(c, a, "eigh");
+    const pl_blas *blas;
+    pl_status status = pl_blas_open(&blas, &c->err);
+    if (status == PL_OK) status = check_square(c, a, "eigh");
     if (status == PL_OK) status = load_matrix(c, &x, a, 0);
     if (status == PL_OK && !(w = calloc((size_t)x.n + 1, sizeof *w))) status = no_memory(c);
     if (status == PL_OK && x.n > 0) {
-        ssyevd_("V", "L", &x.n, x.data, &x.ld, w, &wanted, &query, &iwanted, &query, &info);
+        blas->ssyevd("V", "L", &x.n, x.data, &x.ld, w, &wanted, &query, &iwanted, &query, &info);
         int size = (int)wanted + 1;
         work = calloc((size_t)size, sizeof *work);
         iwork = calloc((size_t)iwanted + 1, sizeof *iwork);
         if (work && iwork) {
-            ssyevd_("V", "L", &x.n, x.data, &x.ld, w, work, &size, iwork, &iwanted, &info);
+            blas->ssyevd("V", "L", &x.n, x.data, &x.ld, w, work, &size, iwork, &iwanted, &info);
         }
         if (!work || !iwork)
             status = no_memory(c);
@@ -426,8 +394,9 @@ pl_status pl_op_eig(pl_call *c, pl_tensor *values, pl_tensor *vectors, const pl_
     matrix x = {.ld = 1}, right = {.ld = 1};
     float *parts = NULL, *work = NULL;
     int info = 0, one = 1, size = 0;
-    use_one_thread();
-    pl_status status = check_square(c, a, "eig");
+    const pl_blas *blas;
+    pl_status status = pl_blas_open(&blas, &c->err);
+    if (status == PL_OK) status = check_square(c, a, "eig");
     if (status == PL_OK) status = load_matrix(c, &x, a, 0);
     if (status == PL_OK) {
         size = 8 * (x.n + 1);
@@ -437,8 +406,8 @@ pl_status pl_op_eig(pl_call *c, pl_tensor *values, pl_tensor *vectors, const pl_
         if (!parts || !work || !right.data) status = no_memory(c);
     }
     if (status == PL_OK) {
-        sgeev_("N", "V", &x.n, x.data, &x.ld, parts, parts + x.n, NULL, &one, right.data, &right.ld,
-               work, &size, &info);
+        blas->sgeev("N", "V", &x.n, x.data, &x.ld, parts, parts + x.n, NULL, &one, right.data,
+                    &right.ld, work, &size, &info);
         if (info) status = failed(c, "eig", info, "the iteration did not converge");
     }
     if (status == PL_OK) status = pl_call_tensor(c, values, PL_F32, 2, (int64_t[]){x.n, 2});
@@ -470,11 +439,12 @@ pl_status pl_op_inv(pl_call *c, pl_tensor *out, const pl_tensor *a) {
 pl_status pl_op_cholesky(pl_call *c, pl_tensor *l, const pl_tensor *a) {
     matrix x = {0};
     int info = 0;
-    use_one_thread();
-    pl_status status = check_square(c, a, "cholesky");
+    const pl_blas *blas;
+    pl_status status = pl_blas_open(&blas, &c->err);
+    if (status == PL_OK) status = check_square(c, a, "cholesky");
     if (status == PL_OK) status = load_matrix(c, &x, a, 0);
     if (status == PL_OK) {
-        spotrf_("L", &x.n, x.data, &x.ld, &info);
+        blas->spotrf("L", &x.n, x.data, &x.ld, &info);
         if (info) status = failed(c, "cholesky", info, "the matrix is not positive definite");
     }
     for (int j = 1; j < x.n && status == PL_OK; j++) {
@@ -489,22 +459,23 @@ pl_status pl_op_qr(pl_call *c, pl_tensor *q, pl_tensor *r, const pl_tensor *a) {
     matrix x = {0};
     float *tau = NULL, *work = NULL;
     int info = 0;
-    use_one_thread();
-    pl_status status = check_matrix(c, a, "qr");
+    const pl_blas *blas;
+    pl_status status = pl_blas_open(&blas, &c->err);
+    if (status == PL_OK) status = check_matrix(c, a, "qr");
     if (status == PL_OK) status = load_matrix(c, &x, a, 0);
     int k = smaller(x.m, x.n), size = 32 * (x.n + 1);
     tau = calloc((size_t)k + 1, sizeof *tau);
     work = calloc((size_t)size, sizeof *work);
     if (status == PL_OK && (!tau || !work)) status = no_memory(c);
     if (status == PL_OK) {
-        sgeqrf_(&x.m, &x.n, x.data, &x.ld, tau, work, &size, &info);
+        blas->sgeqrf(&x.m, &x.n, x.data, &x.ld, tau, work, &size, &info);
         status = store_matrix(c, r, &x, k, x.n);
     }
     for (int i = 1; i < k && status == PL_OK; i++) {
         for (int j = 0; j < i; j++) ((float *)r->data)[i * x.n + j] = 0;
     }
     if (status == PL_OK) {
-        sorgqr_(&x.m, &k, &k, x.data, &x.ld, tau, work, &size, &info);
+        blas->sorgqr(&x.m, &k, &k, x.data, &x.ld, tau, work, &size, &info);
         status = info ? failed(c, "qr", info, "failed") : store_matrix(c, q, &x, x.m, k);
         if (status != PL_OK) pl_tensor_release(r);
     }
@@ -515,12 +486,13 @@ pl_status pl_op_qr(pl_call *c, pl_tensor *q, pl_tensor *r, const pl_tensor *a) {
 pl_status pl_op_det(pl_call *c, double *det, const pl_tensor *a) {
     matrix x = {0};
     int *pivots = NULL, info = 0;
-    use_one_thread();
-    pl_status status = check_square(c, a, "det");
+    const pl_blas *blas;
+    pl_status status = pl_blas_open(&blas, &c->err);
+    if (status == PL_OK) status = check_square(c, a, "det");
     if (status == PL_OK) status = load_matrix(c, &x, a, 0);
     if (status == PL_OK && !(pivots = calloc((size_t)x.n + 1, sizeof *pivots)))
         status = no_memory(c);
-    if (status == PL_OK) sgetrf_(&x.n, &x.n, x.data, &x.ld, pivots, &info);
+    if (status == PL_OK) blas->sgetrf(&x.n, &x.n, x.data, &x.ld, pivots, &info);
     *det = 1;
     for (int i = 0; i < x.n && status == PL_OK; i++) {
         *det *= (double)x.data[i * x.ld + i] * (pivots[i] == i + 1 ? 1 : -1);

@@ -1,17 +1,12 @@
-/* Linear algebra through OpenBLAS and its LAPACK, the only place that knows them. Float32.
+/* Linear algebra through OpenBLAS and its LAPACK. Float32.
  *
- * OpenBLAS is told once to use a single thread: its own pool would fight the engine's. Matrices
- * come in any strides and are copied into LAPACK's column order. All failures leave the outputs
- * empty. */
+ * Matrices come in any strides and are copied into LAPACK's column order. All failures leave the
+ * outputs empty. */
 #ifndef PL_TENSOR_LINALG_H
 #define PL_TENSOR_LINALG_H
 
+#include "blas.h"
 #include "call.h"
-
-/* OpenBLAS takes a processor that is newer than itself for one of 2004, and multiplies at a fifth
- * of the speed. What the environment variable OPENBLAS_CORETYPE had better say when the process
- * starts; NULL: nothing, it is set or not needed. */
-const char *pl_linalg_core_type(void);
 
 /* The product of the last two dimensions, the ones before broadcast; one-dimensional operands are a
  * row and a column, as in NumPy. */
@@ -32,7 +27,7 @@ typedef struct pl_gemm {
     float *c;
     int64_t ldc;
 } pl_gemm;
-void pl_gemm_add(int n_threads, const pl_gemm *g);
+void pl_gemm_add(const pl_blas *blas, int n_threads, const pl_gemm *g);
 
 /* a x = b, a [n, n], b [n] or [n, m]. PL_ERR_ARGUMENT when a is singular. */
 pl_status pl_op_solve(pl_call *c, pl_tensor *x, const pl_tensor *a, const pl_tensor *b);

@@ -245,7 +245,6 @@ static void run_line(const line *l, int n_threads) {
 }
 
 int main(int argc, char **argv) {
-    restart_with_fast_blas(argv);
     int n_threads = pl_threads_default();
     printf("%d threads; prompts of 512 (gpt2-small) and 128 tokens, %d generated\n", n_threads,
            N_GENERATED);

@@ -109,9 +109,7 @@ static void measure(const void *argument, void *result) {
     *(figures *)result = r;
 }
 
-int main(int argc, char **argv) {
-    (void)argc;
-    restart_with_fast_blas(argv);
+int main(void) {
     int n_threads = pl_threads_default();
     machine limit;
     figures r;

@@ -3,7 +3,6 @@
 #ifndef PL_BENCH_MACHINE_H
 #define PL_BENCH_MACHINE_H
 
-#include <cblas.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +13,7 @@
 
 #include "../../engine/base/error.h"
 #include "../../engine/base/threads.h"
-#include "../../engine/tensor/linalg.h"
+#include "../../engine/tensor/blas.h"
 
 static inline double now(void) {
     struct timespec t;
@@ -70,6 +69,7 @@ static inline double read_bandwidth(int n_threads) {
 }
 
 typedef struct gemm_job {
+    const pl_blas *blas;
     const float *a, *b;
     float *c;
     int n_rows, n_out, n_in;
@@ -79,9 +79,9 @@ static inline void gemm_task(void *context, size_t task, int thread) {
     (void)thread;
     const gemm_job *g = context;
     size_t first = task * (size_t)g->n_rows;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, g->n_rows, g->n_out, g->n_in, 1,
-                g->a + first * (size_t)g->n_in, g->n_in, g->b, g->n_in, 0,
-                g->c + first * (size_t)g->n_out, g->n_out);
+    pl_blas_multiply(g->blas, false, true, g->n_rows, g->n_out, g->n_in, 1,
+                     g->a + first * (size_t)g->n_in, g->n_in, g->b, g->n_in, 0,
+                     g->c + first * (size_t)g->n_out, g->n_out);
 }
 
 /* Floating-point operations per second of OpenBLAS at a prompt's shape, one call per thread. */
@@ -91,7 +91,8 @@ static inline double sgemm_rate(int n_threads) {
     float *a = calloc(n_rows * n_in, sizeof *a), *b = calloc(n_out * n_in, sizeof *b);
     float *c = calloc(n_rows * n_out, sizeof *c);
     g.a = a, g.b = b, g.c = c;
-    openblas_set_num_threads(1);
+    pl_error err;
+    check(pl_blas_open(&g.blas, &err), &err);
     double best = 0;
     for (int i = 0; i < 10 && a && b && c; i++) {
         double start = now();
@@ -101,12 +102,6 @@ static inline double sgemm_rate(int n_threads) {
     }
     free(a), free(b), free(c);
     return best;
-}
-
-/* The limit is that of OpenBLAS at its best; see pl_linalg_core_type. */
-static inline void restart_with_fast_blas(char **argv) {
-    const char *core_type = pl_linalg_core_type();
-    if (core_type && setenv("OPENBLAS_CORETYPE", core_type, 1) == 0) execv("/proc/self/exe", argv);
 }
 
 /* Runs a step in a process of its own, so that its memory is its own and the pool's threads never

@@ -21,7 +21,7 @@ int main(int argc, char **argv) {
 }
 END
 ${CC:-cc} -std=c11 -I"$prefix/include" "$prefix/user.c" -o "$prefix/user" \
-    -L"$prefix/lib" -lperilune -lpcre2-8 -ljansson -lopenblas -lm -ldl -lpthread
+    -L"$prefix/lib" -lperilune -lpcre2-8 -ljansson -lm -ldl -lpthread
 [ ! -d "$prefix/share/perilune/models" ] || "$prefix/user" "$prefix/share/perilune/models/default.gguf"
 
 [ -e "$prefix/bin/perilune" ] || exit 0

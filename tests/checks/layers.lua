@@ -53,8 +53,6 @@ local SYSTEM = {
   { header = "^lauxlib%.h", only = "^lua/", who = "lua/" },
   { header = "^readline/", only = "^lua/", who = "lua/" },
   { header = "^pthread%.h", only = "^engine/base/threads%.c$", who = "engine/base/threads.c" },
-  { header = "cblas", only = "/linalg%.c$", who = "linalg.c" },
-  { header = "lapack", only = "/linalg%.c$", who = "linalg.c" },
 }
 
 local function check_system(file, number, header)
