@@ -17,6 +17,50 @@ ALWAYS_INLINE void scores_as(pl_dtype dtype, int R, int J, const char *ahead, fl
     }
 }
 
+/* One query against KEYS keys, lane by lane. */
+ALWAYS_INLINE void multiply_keys(pl_dtype dtype, int KEYS, lanes *sum, const float *q,
+                                 const char *keys, size_t row_bytes, size_t d, const char *ahead) {
+    size_t k = 0;
+#pragma GCC unroll 8
+    for (int i = 0; i < KEYS; i++) sum[i] = lanes_set(0);
+    for (; k + 16 <= d; k += 16) {
+        lanes row = lanes_load(q + k);
+#pragma GCC unroll 8
+        for (int i = 0; i < KEYS; i++) {
+            const char *key = keys + (size_t)i * row_bytes;
+            sum[i] = lanes_fma(row, load_as(dtype, key, k), sum[i]);
+        }
+    }
+    if (k < d) {
+        lanes row = lanes_load_n(q + k, d - k);
+        for (int i = 0; i < KEYS; i++) {
+            const char *key = keys + (size_t)i * row_bytes;
+            sum[i] = lanes_fma(row, load_as_n(dtype, key, k, d - k), sum[i]);
+        }
+    }
+    for (size_t at = 0; at < (size_t)KEYS * row_bytes; at += 64) __builtin_prefetch(ahead + at);
+}
+
+/* One query against all keys, sixteen at a time, so that their sums are added up together. */
+ALWAYS_INLINE void score_row_as(pl_dtype dtype, const char *ahead, float *scores, const float *q,
+                                const char *keys, size_t row_bytes, size_t n_keys, size_t d) {
+    lanes sum[16];
+    size_t j = 0;
+    for (; j + 16 <= n_keys; j += 16) {
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 16; i += 4) {
+            size_t at = (j + i) * row_bytes;
+            multiply_keys(dtype, 4, sum + i, q, keys + at, row_bytes, d, ahead + at);
+        }
+        lanes_sums(scores + j, sum);
+    }
+    for (; j < n_keys; j++) {
+        size_t at = j * row_bytes;
+        multiply_keys(dtype, 1, sum, q, keys + at, row_bytes, d, ahead + at);
+        scores[j] = lanes_sum(sum[0]);
+    }
+}
+
 ALWAYS_INLINE void scores_typed(pl_dtype dtype, const char *ahead, float *scores,
                                 size_t scores_stride, const float *q, size_t q_stride, size_t n_q,
                                 const char *keys, size_t row_bytes, size_t n_keys, size_t d) {
@@ -26,8 +70,8 @@ ALWAYS_INLINE void scores_typed(pl_dtype dtype, const char *ahead, float *scores
                   q + r * q_stride, q_stride, keys, row_bytes, n_keys, d);
     }
     for (; r < n_q; r++) {
-        scores_as(dtype, 1, SCORE_ROW_J, ahead, scores + r * scores_stride, scores_stride,
-                  q + r * q_stride, q_stride, keys, row_bytes, n_keys, d);
+        score_row_as(dtype, ahead, scores + r * scores_stride, q + r * q_stride, keys, row_bytes,
+                     n_keys, d);
     }
 }
 

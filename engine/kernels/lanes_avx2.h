@@ -173,6 +173,6 @@ static inline void lanes_transpose(lanes a[16]) {
 }
 
 /* 2 x 3 tiles: 12 of 16 registers hold sums. */
-enum { TILE_R = 2, TILE_J = 3, SCORE_J = 3, SCORE_ROW_J = 3, MIX_R = 1 };
+enum { TILE_R = 2, TILE_J = 3, SCORE_J = 3, MIX_R = 1 };
 
 #endif

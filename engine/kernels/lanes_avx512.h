@@ -161,6 +161,6 @@ static inline void lanes_transpose(lanes a[16]) {
 }
 
 /* 4 x 5 tiles: 20 of 32 registers hold sums, and 9 loads feed 20 multiply-adds. */
-enum { TILE_R = 4, TILE_J = 5, SCORE_J = 4, SCORE_ROW_J = 16, MIX_R = 4 };
+enum { TILE_R = 4, TILE_J = 5, SCORE_J = 4, MIX_R = 4 };
 
 #endif

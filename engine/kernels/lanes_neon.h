@@ -169,6 +169,6 @@ static inline void lanes_transpose(lanes a[16]) {
 #undef FOR_PARTS
 
 /* 2 x 2 tiles: 16 of 32 registers hold sums. */
-enum { TILE_R = 2, TILE_J = 2, SCORE_J = 2, SCORE_ROW_J = 2, MIX_R = 1 };
+enum { TILE_R = 2, TILE_J = 2, SCORE_J = 2, MIX_R = 1 };
 
 #endif

@@ -168,6 +168,6 @@ static inline void lanes_transpose(lanes a[16]) {
 #undef FOR_LANES
 
 /* Rows by columns of a register tile; here nothing is gained by more. */
-enum { TILE_R = 1, TILE_J = 1, SCORE_J = 1, SCORE_ROW_J = 1, MIX_R = 1 };
+enum { TILE_R = 1, TILE_J = 1, SCORE_J = 1, MIX_R = 1 };
 
 #endif
