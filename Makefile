@@ -20,7 +20,6 @@ ALL_FLAGS := -std=c11 -D_GNU_SOURCE -fPIC -ffp-contract=off -fno-math-errno -fvi
   $(WARNINGS) $(if $(STRICT),-Werror) $(CFLAGS) $(if $(FUZZER),,-Wno-format-truncation) \
   $(if $(CHECKS),-O1 $(CHECKS) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 LDLIBS     = $(CHECKS) $(call pkg,--libs,libpcre2-8 jansson) -lm -ldl -lpthread
-NETWORK    = $(call pkg,--libs,libcurl libcrypto)#   of the Lua binding only
 
 # One file per instruction set, chosen among at run time; only these may use its instructions.
 AVX2   := -mavx2 -mfma -mf16c
@@ -83,10 +82,10 @@ $(BUILD)/libperilune.a: $(call object,$(ENGINE))
 	$(call say,AR $@)ar rcs $@ $^
 
 $(BUILD)/perilune.so: $(call object,$(BINDING)) $(BUILD)/libperilune.a
-	$(call say,LD $@)$(CC) -shared -Wl,-z,nodelete -o $@ $^ $(LDLIBS) $(NETWORK)
+	$(call say,LD $@)$(CC) -shared -Wl,-z,nodelete -o $@ $^ $(LDLIBS)
 
 $(BUILD)/perilune: $(call object,$(PROGRAM) $(BINDING)) $(BUILD)/libperilune.a
-	$(call say,LD $@)$(CC) -rdynamic -o $@ $^ $(LDLIBS) $(NETWORK) $(call pkg,--libs,lua5.4 readline)
+	$(call say,LD $@)$(CC) -rdynamic -o $@ $^ $(LDLIBS) $(call pkg,--libs,lua5.4 readline)
 
 $(BUILD)/plugins/%.so: $(BUILD)/plugins/%.o
 	$(call say,LD $@)$(CC) -shared -o $@ $^ $(CHECKS) -lm

@@ -5,7 +5,6 @@
  * A transfer lives in a userdata, so that an error that unwinds closes it. */
 #include "download.h"
 
-#include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,6 +16,7 @@
 
 #include "common.h"
 #include "interrupt.h"
+#include "network.h"
 
 #define TRANSFER_TYPE "perilune.transfer"
 
@@ -24,6 +24,7 @@ enum { MOST_BODY = 1 << 25, MOST_HEADERS = 500, CONNECT_SECONDS = 20, STALL_SECO
 
 typedef struct transfer {
     lua_State *L;
+    const pl_curl *lib;
     CURL *curl;
     struct curl_slist *request;
     char *body;          /* of an answer that is not for the file */
@@ -45,8 +46,8 @@ typedef struct transfer {
 
 static int close_transfer(lua_State *L) {
     transfer *t = lua_touserdata(L, 1);
-    if (t->curl) curl_easy_cleanup(t->curl);
-    curl_slist_free_all(t->request);
+    if (t->curl) t->lib->curl_easy_cleanup_(t->curl);
+    t->lib->curl_slist_free_all_(t->request);
     free(t->body);
     if (t->fd >= 0) close(t->fd);
     t->curl = NULL;
@@ -57,8 +58,9 @@ static int close_transfer(lua_State *L) {
 }
 
 static transfer *push_transfer(lua_State *L) {
+    const pl_curl *lib = pl_lua_curl(L);
     transfer *t = lua_newuserdatauv(L, sizeof *t, 0);
-    *t = (transfer){.L = L, .fd = -1};
+    *t = (transfer){.L = L, .lib = lib, .fd = -1};
     if (luaL_newmetatable(L, TRANSFER_TYPE)) {
         lua_pushcfunction(L, close_transfer);
         lua_setfield(L, -2, "__gc");
@@ -114,14 +116,15 @@ static size_t on_header(char *data, size_t size, size_t n, void *context) {
 /* Where an answer goes that may be for the file: whole (200), or from `offset` on (206). */
 static bool begin_file(transfer *t) {
     long status = 0;
-    curl_easy_getinfo(t->curl, CURLINFO_RESPONSE_CODE, &status);
+    t->lib->curl_easy_getinfo_(t->curl, CURLINFO_RESPONSE_CODE, &status);
     t->to_file = t->fd >= 0 && (status == 200 || status == 206);
     if (!t->to_file) return true;
     int64_t from = 0;
     if (status == 206) {
         struct curl_header *range;
         char *end = NULL;
-        if (curl_easy_header(t->curl, "Content-Range", 0, CURLH_HEADER, -1, &range) == CURLHE_OK &&
+        if (t->lib->curl_easy_header_(t->curl, "Content-Range", 0, CURLH_HEADER, -1, &range) ==
+                CURLHE_OK &&
             strncmp(range->value, "bytes ", 6) == 0) {
             from = strtoll(range->value + 6, &end, 10);
         }
@@ -185,7 +188,7 @@ static int on_progress(void *context, curl_off_t total, curl_off_t now, curl_off
     (void)total, (void)now, (void)up_total, (void)up;
     if (pl_lua_interrupted()) return 1;
     curl_off_t micros = 0;
-    curl_easy_getinfo(t->curl, CURLINFO_TOTAL_TIME_T, &micros);
+    t->lib->curl_easy_getinfo_(t->curl, CURLINFO_TOTAL_TIME_T, &micros);
     double seconds = 1e-6 * (double)micros;
     if (!t->progress || !t->to_file || seconds - t->told < 0.1) return 0;
     t->told = seconds;
@@ -202,7 +205,7 @@ static void add_request_headers(lua_State *L, transfer *t) {
     lua_Integer n = (lua_Integer)lua_rawlen(L, -1);
     for (lua_Integer i = 1; i <= n; i++) {
         lua_rawgeti(L, -1, i);
-        struct curl_slist *longer = curl_slist_append(t->request, luaL_checkstring(L, -1));
+        struct curl_slist *longer = t->lib->curl_slist_append_(t->request, luaL_checkstring(L, -1));
         if (!longer) pl_lua_fail(L, PL_ERR_MEMORY, "out of memory for a request");
         t->request = longer;
         lua_pop(L, 1);
@@ -221,17 +224,17 @@ static void open_file(lua_State *L, transfer *t, const char *path) {
     t->offset = t->written = info.st_size;
     char range[32];
     snprintf(range, sizeof range, "%lld-", (long long)t->offset);
-    if (t->offset > 0) curl_easy_setopt(t->curl, CURLOPT_RANGE, range);
+    if (t->offset > 0) t->lib->curl_easy_setopt_(t->curl, CURLOPT_RANGE, range);
 }
 
 /* Certificate authorities other than the system's, by the names that curl, OpenSSL and Python know.
  */
-static void set_authorities(CURL *curl) {
+static void set_authorities(transfer *t) {
     static const char *const names[] = {"CURL_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const char *path = getenv(names[i]);
         if (!path || !*path) continue;
-        curl_easy_setopt(curl, CURLOPT_CAINFO, path);
+        t->lib->curl_easy_setopt_(t->curl, CURLOPT_CAINFO, path);
         return;
     }
 }
@@ -240,26 +243,26 @@ static void set_authorities(CURL *curl) {
 static void set_up(transfer *t, const char *url, bool secure, bool head) {
     CURL *c = t->curl;
     const char *protocols = secure ? "https" : "http,https";
-    curl_easy_setopt(c, CURLOPT_URL, url);
-    curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, protocols);
-    set_authorities(c);
-    curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);
-    curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(c, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
-    curl_easy_setopt(c, CURLOPT_NOBODY, head ? 1L : 0L);
-    curl_easy_setopt(c, CURLOPT_ERRORBUFFER, t->message);
-    curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
-    curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)STALL_SECONDS);
-    curl_easy_setopt(c, CURLOPT_USERAGENT, "perilune");
-    curl_easy_setopt(c, CURLOPT_HTTPHEADER, t->request);
-    curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header);
-    curl_easy_setopt(c, CURLOPT_HEADERDATA, t);
-    curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
-    curl_easy_setopt(c, CURLOPT_WRITEDATA, t);
-    curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
-    curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, on_progress);
-    curl_easy_setopt(c, CURLOPT_XFERINFODATA, t);
+    t->lib->curl_easy_setopt_(c, CURLOPT_URL, url);
+    t->lib->curl_easy_setopt_(c, CURLOPT_PROTOCOLS_STR, protocols);
+    set_authorities(t);
+    t->lib->curl_easy_setopt_(c, CURLOPT_FOLLOWLOCATION, 0L);
+    t->lib->curl_easy_setopt_(c, CURLOPT_NOSIGNAL, 1L);
+    t->lib->curl_easy_setopt_(c, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+    t->lib->curl_easy_setopt_(c, CURLOPT_NOBODY, head ? 1L : 0L);
+    t->lib->curl_easy_setopt_(c, CURLOPT_ERRORBUFFER, t->message);
+    t->lib->curl_easy_setopt_(c, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
+    t->lib->curl_easy_setopt_(c, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    t->lib->curl_easy_setopt_(c, CURLOPT_LOW_SPEED_TIME, (long)STALL_SECONDS);
+    t->lib->curl_easy_setopt_(c, CURLOPT_USERAGENT, "perilune");
+    t->lib->curl_easy_setopt_(c, CURLOPT_HTTPHEADER, t->request);
+    t->lib->curl_easy_setopt_(c, CURLOPT_HEADERFUNCTION, on_header);
+    t->lib->curl_easy_setopt_(c, CURLOPT_HEADERDATA, t);
+    t->lib->curl_easy_setopt_(c, CURLOPT_WRITEFUNCTION, on_body);
+    t->lib->curl_easy_setopt_(c, CURLOPT_WRITEDATA, t);
+    t->lib->curl_easy_setopt_(c, CURLOPT_NOPROGRESS, 0L);
+    t->lib->curl_easy_setopt_(c, CURLOPT_XFERINFOFUNCTION, on_progress);
+    t->lib->curl_easy_setopt_(c, CURLOPT_XFERINFODATA, t);
 }
 
 /* Fills the table at `answer` from what came, and raises what a script's function raised. */
@@ -274,8 +277,8 @@ static void finish(lua_State *L, transfer *t, CURLcode code, int answer) {
     }
     long status = 0;
     const char *redirect = NULL;
-    curl_easy_getinfo(t->curl, CURLINFO_RESPONSE_CODE, &status);
-    curl_easy_getinfo(t->curl, CURLINFO_REDIRECT_URL, &redirect);
+    t->lib->curl_easy_getinfo_(t->curl, CURLINFO_RESPONSE_CODE, &status);
+    t->lib->curl_easy_getinfo_(t->curl, CURLINFO_REDIRECT_URL, &redirect);
     lua_pushinteger(L, status);
     lua_setfield(L, answer, "status");
     lua_pushstring(L, redirect);
@@ -290,7 +293,7 @@ static void finish(lua_State *L, transfer *t, CURLcode code, int answer) {
     if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE) {
         problem = "certificate";
     }
-    const char *message = *t->message ? t->message : curl_easy_strerror(code);
+    const char *message = *t->message ? t->message : t->lib->curl_easy_strerror_(code);
     lua_pushstring(L, problem);
     lua_setfield(L, answer, "problem");
     lua_pushstring(L, t->number ? strerror(t->number) : message);
@@ -306,7 +309,7 @@ static int http(lua_State *L) {
     luaL_checkstack(L, 20, "a request");
     transfer *t = push_transfer(L);
     lua_toclose(L, 2);
-    t->curl = curl_easy_init();
+    t->curl = t->lib->curl_easy_init_();
     if (!t->curl) pl_lua_fail(L, PL_ERR_MEMORY, "out of memory for a request");
     bool secure = true;
     t->most = MOST_BODY;
@@ -326,7 +329,7 @@ static int http(lua_State *L) {
     lua_getfield(L, 1, "url");
     const char *method = lua_tostring(L, 8);
     set_up(t, luaL_checkstring(L, 9), secure, method && strcmp(method, "HEAD") == 0);
-    finish(L, t, curl_easy_perform(t->curl), 4);
+    finish(L, t, t->lib->curl_easy_perform_(t->curl), 4);
     lua_settop(L, 4);
     return 1;
 }
@@ -334,18 +337,19 @@ static int http(lua_State *L) {
 /* origin(url) -> "https://host:port", what a token may be for; nil when it is no address */
 static int origin(lua_State *L) {
     const char *text = luaL_checkstring(L, 1);
+    const pl_curl *lib = pl_lua_curl(L);
     char *scheme = NULL, *host = NULL, *port = NULL;
-    CURLU *url = curl_url();
+    CURLU *url = lib->curl_url_();
     char out[512];
-    bool good = url && curl_url_set(url, CURLUPART_URL, text, 0) == CURLUE_OK &&
-                curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
-                curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
-                curl_url_get(url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK;
+    bool good = url && lib->curl_url_set_(url, CURLUPART_URL, text, 0) == CURLUE_OK &&
+                lib->curl_url_get_(url, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
+                lib->curl_url_get_(url, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
+                lib->curl_url_get_(url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK;
     int n = good ? snprintf(out, sizeof out, "%s://%s:%s", scheme, host, port) : -1;
-    curl_free(scheme);
-    curl_free(host);
-    curl_free(port);
-    curl_url_cleanup(url);
+    lib->curl_free_(scheme);
+    lib->curl_free_(host);
+    lib->curl_free_(port);
+    lib->curl_url_cleanup_(url);
     if (n > 0 && n < (int)sizeof out) {
         for (char *c = out; *c; c++) {
             if (*c >= 'A' && *c <= 'Z') *c = (char)(*c + 32);

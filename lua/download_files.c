@@ -1,7 +1,6 @@
 /* What downloads need of the file system: digests, links, sizes, and a pause. */
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,27 +11,30 @@
 #include "common.h"
 #include "download.h"
 #include "interrupt.h"
+#include "network.h"
 
 #define DIGEST_TYPE "perilune.digest"
 
 enum { CHUNK = 1 << 18 };
 
 typedef struct digest {
+    const pl_crypto *lib;
     EVP_MD_CTX *context;
     FILE *file;
 } digest;
 
 static int close_digest(lua_State *L) {
     digest *d = lua_touserdata(L, 1);
-    EVP_MD_CTX_free(d->context);
+    d->lib->EVP_MD_CTX_free_(d->context);
     if (d->file) fclose(d->file);
-    *d = (digest){0};
+    *d = (digest){.lib = d->lib};
     return 0;
 }
 
 static digest *push_digest(lua_State *L) {
+    const pl_crypto *lib = pl_lua_crypto(L);
     digest *d = lua_newuserdatauv(L, sizeof *d, 0);
-    *d = (digest){0};
+    *d = (digest){.lib = lib};
     if (luaL_newmetatable(L, DIGEST_TYPE)) {
         lua_pushcfunction(L, close_digest);
         lua_setfield(L, -2, "__gc");
@@ -51,22 +53,23 @@ static _Noreturn void fail_file(lua_State *L, const char *path, int number) {
  * the prefix and the file */
 static int file_digest(lua_State *L) {
     const char *path = luaL_checkstring(L, 1);
-    const EVP_MD *kind = EVP_get_digestbyname(luaL_checkstring(L, 2));
+    const char *name = luaL_checkstring(L, 2);
     size_t n;
     const char *prefix = luaL_optlstring(L, 3, "", &n);
-    if (!kind) pl_lua_fail(L, PL_ERR_ARGUMENT, "%s: no such digest", lua_tostring(L, 2));
     lua_settop(L, 4);
     digest *d = push_digest(L);
     lua_toclose(L, 5);
+    const EVP_MD *kind = d->lib->EVP_get_digestbyname_(name);
+    if (!kind) pl_lua_fail(L, PL_ERR_ARGUMENT, "%s: no such digest", name);
     unsigned char *buffer = lua_newuserdatauv(L, CHUNK, 0), sum[EVP_MAX_MD_SIZE];
-    d->context = EVP_MD_CTX_new();
+    d->context = d->lib->EVP_MD_CTX_new_();
     d->file = fopen(path, "rbe");
     if (!d->file) fail_file(L, path, errno);
-    bool good = d->context && EVP_DigestInit_ex(d->context, kind, NULL) &&
-                EVP_DigestUpdate(d->context, prefix, n);
+    bool good = d->context && d->lib->EVP_DigestInit_ex_(d->context, kind, NULL) &&
+                d->lib->EVP_DigestUpdate_(d->context, prefix, n);
     lua_Integer done = 0;
     for (size_t got; good && (got = fread(buffer, 1, CHUNK, d->file)) > 0;) {
-        good = EVP_DigestUpdate(d->context, buffer, got) != 0;
+        good = d->lib->EVP_DigestUpdate_(d->context, buffer, got) != 0;
         bool tell = done >> 26 != (done + (lua_Integer)got) >> 26 && lua_isfunction(L, 4);
         done += (lua_Integer)got;
         if (pl_lua_interrupted()) {
@@ -80,8 +83,8 @@ static int file_digest(lua_State *L) {
     }
     if (ferror(d->file)) fail_file(L, path, errno);
     unsigned size = 0;
-    if (!good || !EVP_DigestFinal_ex(d->context, sum, &size)) {
-        pl_lua_fail(L, PL_ERR_UNSUPPORTED, "%s: OpenSSL cannot compute it", lua_tostring(L, 2));
+    if (!good || !d->lib->EVP_DigestFinal_ex_(d->context, sum, &size)) {
+        pl_lua_fail(L, PL_ERR_UNSUPPORTED, "%s: OpenSSL cannot compute it", name);
     }
     char digits[2 * EVP_MAX_MD_SIZE + 1] = "";
     for (unsigned i = 0; i < size; i++) snprintf(digits + 2 * i, 3, "%02x", sum[i]);
