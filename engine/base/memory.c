@@ -10,11 +10,10 @@
 void *pl_memory_alloc(size_t bytes) {
     if (bytes > SIZE_MAX / 2) return NULL;
     bytes = pl_size_align(bytes + !bytes, PL_CACHE_LINE);
-    if (bytes < PL_HUGE_PAGE) return aligned_alloc(PL_CACHE_LINE, bytes);
-    void *data = aligned_alloc(PL_HUGE_PAGE, bytes);
-    /* Only whole ones, so that no more becomes resident than was asked for; a refusal is harmless.
-     */
-    if (data) madvise(data, bytes / PL_HUGE_PAGE * PL_HUGE_PAGE, MADV_HUGEPAGE);
+    size_t whole = (bytes + PL_HUGE_PAGE / 2) / PL_HUGE_PAGE * PL_HUGE_PAGE; /* rounded */
+    if (!whole) return aligned_alloc(PL_CACHE_LINE, bytes);
+    void *data = aligned_alloc(PL_HUGE_PAGE, bytes > whole ? bytes : whole);
+    if (data) madvise(data, whole, MADV_HUGEPAGE); /* a refusal is harmless */
     return data;
 }
 

@@ -6,9 +6,9 @@
 
 enum { PL_CACHE_LINE = 64, PL_HUGE_PAGE = 2 << 20 };
 
-/* At whole cache lines; from PL_HUGE_PAGE bytes on in the system's huge pages where it lends them,
- * for the first touch of each small page costs as much as thousands of multiplications. The
- * contents are unspecified; free() gives it back. NULL: out of memory. */
+/* At whole cache lines; what fills most of a huge page lies in the system's huge pages where it
+ * lends them, for the first touch of each small page costs as much as thousands of multiplications.
+ * The contents are unspecified; free() gives it back. NULL: out of memory. */
 void *pl_memory_alloc(size_t bytes);
 
 /* Makes a stretch of a mapped file ready to be read, in one go instead of fault by fault. */

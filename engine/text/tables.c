@@ -37,14 +37,12 @@ bool pl_strings_init(pl_strings *strings, const pl_bytes *items, size_t n, bool 
         if (items[i].size > strings->max_len) strings->max_len = items[i].size;
     }
     if (total > INT32_MAX || n >= INT32_MAX / 4) return false;
-    strings->blob = malloc(total + 1);
-    strings->offsets = malloc((n + 1) * sizeof *strings->offsets);
     size_t size = index ? table_size(n) : 1;
-    strings->slots = malloc(size * sizeof *strings->slots);
-    if (!strings->blob || !strings->offsets || !strings->slots) {
-        pl_strings_clear(strings);
-        return false;
-    }
+    strings->slots = pl_memory_alloc(size * sizeof *strings->slots +
+                                     (n + 1) * sizeof *strings->offsets + total + 1);
+    if (!strings->slots) return false;
+    strings->offsets = (uint32_t *)(strings->slots + size);
+    strings->blob = (char *)(strings->offsets + n + 1);
     strings->mask = size - 1;
     memset(strings->slots, 0xFF, size * sizeof *strings->slots);
     uint32_t at = 0;
@@ -69,9 +67,7 @@ bool pl_strings_init(pl_strings *strings, const pl_bytes *items, size_t n, bool 
 }
 
 void pl_strings_clear(pl_strings *strings) {
-    free(strings->blob);
-    free(strings->offsets);
-    free(strings->slots);
+    free(strings->slots); /* and the rest of the block */
     *strings = (pl_strings){0};
 }
 
@@ -85,6 +81,19 @@ int32_t pl_strings_find(const pl_strings *strings, const char *s, size_t len) {
         if (t.size == len && memcmp(t.data, s, len) == 0) return i;
     }
     return -1;
+}
+
+int32_t pl_strings_find_joined(const pl_strings *strings, pl_bytes a, pl_bytes b) {
+    char room[256];
+    size_t size = a.size + b.size;
+    if (size > strings->max_len) return -1; /* also bounds what is allocated */
+    char *joined = size <= sizeof room ? room : malloc(size);
+    if (!joined) return -1;
+    if (a.size) memcpy(joined, a.data, a.size);
+    if (b.size) memcpy(joined + a.size, b.data, b.size);
+    int32_t found = pl_strings_find(strings, joined, size);
+    if (joined != room) free(joined);
+    return found;
 }
 
 bool pl_merges_init(pl_merges *merges, size_t n) {

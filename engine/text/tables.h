@@ -7,13 +7,13 @@
 
 /* Strings numbered from 0, in one block, with an open-addressing table from string to number.
  *
- *     offsets [n + 1] -> blob          slots [mask + 1]: number or -1
+ *     slots [mask + 1]: number or -1 | offsets [n + 1] -> | blob
  */
 typedef struct pl_strings {
     size_t n;
-    char *blob;
-    uint32_t *offsets;
     int32_t *slots;
+    uint32_t *offsets;
+    char *blob;
     size_t mask;
     size_t max_len; /* of any string */
 } pl_strings;
@@ -24,6 +24,9 @@ bool pl_strings_init(pl_strings *strings, const pl_bytes *items, size_t n, bool 
 void pl_strings_clear(pl_strings *strings);
 int32_t pl_strings_find(const pl_strings *strings, const char *s, size_t len); /* or -1; "" is never
                                                                                 found */
+
+/* The number of a followed by b. */
+int32_t pl_strings_find_joined(const pl_strings *strings, pl_bytes a, pl_bytes b);
 
 static inline pl_bytes pl_strings_get(const pl_strings *strings, size_t i) {
     return (pl_bytes){strings->blob + strings->offsets[i],

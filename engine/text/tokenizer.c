@@ -8,6 +8,7 @@
 
 #include "../base/error.h"
 #include "../base/size.h"
+#include "../base/threads.h"
 #include "internal.h"
 #include "utf8.h"
 
@@ -230,6 +231,33 @@ static pl_status bad_merge(const pl_tokenizer *tok, size_t i, const pl_merge_pai
                    i, l, m->left.data, r, m->right.data, what[missing]);
 }
 
+/* The ids of a merge's pieces and of what it makes, -1 where there is none. */
+typedef struct found_merge {
+    int32_t left, right, id;
+} found_merge;
+
+typedef struct find_job {
+    const pl_tokenizer *tok;
+    const pl_tokenizer_spec *spec;
+    found_merge *found;
+} find_job;
+
+enum { MERGES_TOGETHER = 2048 };
+
+static void find_merges(void *context, size_t task, int thread) {
+    (void)thread;
+    const find_job *job = context;
+    const pl_strings *pieces = &job->tok->pieces;
+    size_t end = (task + 1) * MERGES_TOGETHER;
+    if (end > job->spec->n_merges) end = job->spec->n_merges;
+    for (size_t i = task * MERGES_TOGETHER; i < end; i++) {
+        const pl_merge_pair *m = &job->spec->merges[i];
+        job->found[i] = (found_merge){pl_strings_find(pieces, m->left.data, m->left.size),
+                                      pl_strings_find(pieces, m->right.data, m->right.size),
+                                      pl_strings_find_joined(pieces, m->left, m->right)};
+    }
+}
+
 static pl_status take_merges(pl_tokenizer *tok, const pl_tokenizer_spec *spec, pl_error *err) {
     if (spec->n_merges > MAX_TOKENS)
         return pl_fail(err, PL_ERR_FORMAT, "%s: %zu merges, at most %d", tok->source,
@@ -237,27 +265,22 @@ static pl_status take_merges(pl_tokenizer *tok, const pl_tokenizer_spec *spec, p
     tok->merge_list = malloc((spec->n_merges + 1) * sizeof *tok->merge_list);
     if (!tok->merge_list || !pl_merges_init(&tok->merges, spec->n_merges)) return pl_no_memory(err);
     tok->n_merges = spec->n_merges;
-    pl_buffer joined = {0};
+    find_job job = {tok, spec, malloc((spec->n_merges + 1) * sizeof *job.found)};
+    if (!job.found) return pl_no_memory(err);
+    size_t n_tasks = (spec->n_merges + MERGES_TOGETHER - 1) / MERGES_TOGETHER;
+    pl_parallel(pl_threads_default(), n_tasks, find_merges, &job);
     pl_status status = PL_OK;
     for (size_t i = 0; i < spec->n_merges && status == PL_OK; i++) {
-        const pl_merge_pair *m = &spec->merges[i];
-        int32_t left = pl_strings_find(&tok->pieces, m->left.data, m->left.size);
-        int32_t right = pl_strings_find(&tok->pieces, m->right.data, m->right.size);
-        joined.size = 0;
-        if (!pl_buffer_append(&joined, m->left.data, m->left.size) ||
-            !pl_buffer_append(&joined, m->right.data, m->right.size)) {
-            status = pl_no_memory(err);
+        const found_merge *f = &job.found[i];
+        if (f->id < 0 || f->left < 0 || f->right < 0) {
+            int missing = f->left < 0 ? 0 : f->right < 0 ? 1 : 2;
+            status = bad_merge(tok, i, &spec->merges[i], missing, err);
             break;
         }
-        int32_t id = pl_strings_find(&tok->pieces, (const char *)joined.data, joined.size);
-        if (left < 0 || right < 0 || id < 0) {
-            status = bad_merge(tok, i, m, left < 0 ? 0 : right < 0 ? 1 : 2, err);
-            break;
-        }
-        tok->merge_list[i] = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-        pl_merges_put(&tok->merges, left, right, (uint32_t)i, id);
+        tok->merge_list[i] = (uint64_t)(uint32_t)f->left << 32 | (uint32_t)f->right;
+        pl_merges_put(&tok->merges, f->left, f->right, (uint32_t)i, f->id);
     }
-    pl_buffer_clear(&joined);
+    free(job.found);
     return status;
 }
 
