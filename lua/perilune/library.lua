@@ -26,19 +26,33 @@ return function(pl, core)
     return text or pl.fail("io", "%s: %s", path, problem)
   end
 
+  -- A part that most programs never need is read when one of its functions is first called.
+  local function later(part, names)
+    for _, name in ipairs(names) do
+      local function first_call(...)
+        if pl[name] == first_call then require("perilune." .. part)(pl, core) end
+        return pl[name](...)
+      end
+      pl[name] = first_call
+    end
+  end
+
+  later("fit", { "fit", "token_data", "init_weights", "make_folder", "check_saving" })
+  later("hub", { "pull" })
+  later("jinja", { "jinja" })
+  later("json_schema", { "json_schema_grammar" })
+  later("pipeline", { "pipeline" })
+  later("prompt", { "prompt", "program" })
+  later("regex", { "regex_expression", "regex_grammar" })
+  later("train", { "text_files", "train_tokenizer" })
   require "perilune.json"(pl, core)
-  require "perilune.regex"(pl)
-  require "perilune.json_schema"(pl)
   require "perilune.grammar"(pl, core)
-  require "perilune.jinja"(pl)
-  require "perilune.train"(pl, core)
   require "perilune.model"(pl, core)
   require "perilune.architecture"(pl, core)
   require "perilune.partial"(pl, core)
   require "perilune.encoder"(pl, core)
   require "perilune.grad"(pl, core)
   require "perilune.optim"(pl, core)
-  require "perilune.fit"(pl, core)
   require "perilune.chat"(pl, core)
   require "perilune.cache"(pl, core, require "perilune.hooks"(pl, core).resolve)
   require "perilune.weights"(pl, core)
@@ -53,7 +67,4 @@ return function(pl, core)
   require "perilune.plugins"(pl, core)
   require "perilune.generate"(pl, core)
   require "perilune.strategies"(pl, core)
-  require "perilune.pipeline"(pl)
-  require "perilune.prompt"(pl, core)
-  require "perilune.hub"(pl, core)
 end
