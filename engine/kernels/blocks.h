@@ -49,17 +49,34 @@ static inline void flat_groups(pl_block *b, int n_groups) {
     for (int g = 0; g < n_groups; g++) b->scale[g] = 1;
 }
 
+/* Sixteen bytes side by side; compilers make a mess of loops over them. */
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+typedef uint64_t words2 __attribute__((vector_size(16)));
+
+static inline bytes16 load_bytes16(const void *p) {
+    bytes16 b;
+    memcpy(&b, p, sizeof b);
+    return b;
+}
+static inline void store_bytes16(uint8_t *p, bytes16 b) {
+    memcpy(p, &b, sizeof b);
+}
+
 /* Low nibbles are elements 0..15, high nibbles 16..31. */
 static inline void unpack_nibbles32(pl_block *b, const uint8_t *q) {
-    for (int i = 0; i < 16; i++) {
-        b->q[i] = q[i] & 15;
-        b->q[i + 16] = q[i] >> 4;
-    }
+    bytes16 packed = load_bytes16(q);
+    store_bytes16(b->q, packed & 15);
+    store_bytes16(b->q + 16, packed >> 4);
 }
 
 /* The fifth bit of element i is bit i of a little-endian word. */
 static inline void unpack_fifth_bits32(pl_block *b, const uint8_t *h) {
-    for (int i = 0; i < 32; i++) b->q[i] |= (uint8_t)((h[i / 8] >> i % 8 & 1) << 4);
+    const bytes16 bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    for (int i = 0; i < 2; i++) {
+        const words2 copies = {h[2 * i] * 0x0101010101010101u, h[2 * i + 1] * 0x0101010101010101u};
+        bytes16 set = (bytes16)(((bytes16)copies & bit) != 0);
+        store_bytes16(b->q + 16 * i, load_bytes16(b->q + 16 * i) | (set & 16));
+    }
 }
 
 /* q4_0: half d; 16 bytes of nibbles. */

@@ -308,13 +308,24 @@ static void round_activations256(void *out, const float *x, size_t n) {
 
 /* -- conversions ------------------------------------------------------------------------------ */
 
+/* As block_to_f32. Every q is below 128 but for q8_0, which is not unpacked here. */
+ALWAYS_INLINE void block_to_lanes(float *out, const pl_block *b, int n_groups) {
+    lanes offset = lanes_set((float)b->offset);
+    for (int g = 0; g < n_groups; g++, out += PL_GROUP) {
+        float scale = b->d * (float)b->scale[g], min = b->dmin * (float)b->min[g];
+        lanes q = lanes_sub(lanes_load_i8(b->q + g * PL_GROUP), offset);
+        lanes y = lanes_mul(lanes_set(scale), q);
+        lanes_store(out, lanes_sub(y, lanes_set(b->dmin != 0 ? min : 0)));
+    }
+}
+
 ALWAYS_INLINE void blocks_to_f32(pl_unpack_fn unpack, size_t block_bytes, int n_groups, float *out,
                                  const void *row, size_t n) {
     size_t width = (size_t)(n_groups * PL_GROUP);
     for (size_t i = 0; i < n / width; i++) {
         pl_block b;
         unpack(&b, (const uint8_t *)row + i * block_bytes);
-        block_to_f32(out + i * width, &b, n_groups);
+        block_to_lanes(out + i * width, &b, n_groups);
     }
 }
 
@@ -331,7 +342,7 @@ static void q5_1_to_f32(float *out, const void *row, size_t n) {
     blocks_to_f32(unpack_q5_1, 24, 2, out, row, n);
 }
 static void q8_0_to_f32(float *out, const void *row, size_t n) {
-    blocks_to_f32(unpack_q8_0, 34, 2, out, row, n);
+    for (size_t k = 0; k < n; k += 16) lanes_store(out + k, load_as(PL_Q8_0, row, k));
 }
 static void q2_k_to_f32(float *out, const void *row, size_t n) {
     blocks_to_f32(unpack_q2_k, 84, 16, out, row, n);
