@@ -12,8 +12,9 @@ void *pl_memory_alloc(size_t bytes) {
     bytes = pl_size_align(bytes + !bytes, PL_CACHE_LINE);
     size_t whole = (bytes + PL_HUGE_PAGE / 2) / PL_HUGE_PAGE * PL_HUGE_PAGE; /* rounded */
     if (!whole) return aligned_alloc(PL_CACHE_LINE, bytes);
-    void *data = aligned_alloc(PL_HUGE_PAGE, bytes > whole ? bytes : whole);
-    if (data) madvise(data, whole, MADV_HUGEPAGE); /* a refusal is harmless */
+    void *data;
+    if (posix_memalign(&data, PL_HUGE_PAGE, bytes > whole ? bytes : whole) != 0) return NULL;
+    madvise(data, whole, MADV_HUGEPAGE); /* a refusal is harmless */
     return data;
 }
 
