@@ -20,8 +20,8 @@ void *pl_memory_alloc(size_t bytes) {
 
 void pl_memory_fetch(const void *data, size_t bytes) {
 #ifdef MADV_POPULATE_READ
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data / page * page;
-    if (bytes) madvise((void *)begin, (uintptr_t)data + bytes - begin, MADV_POPULATE_READ);
+    size_t before = (uintptr_t)data % (size_t)sysconf(_SC_PAGESIZE); /* whole pages */
+    if (bytes) madvise((char *)data - before, before + bytes, MADV_POPULATE_READ);
 #else
     (void)data, (void)bytes;
 #endif
