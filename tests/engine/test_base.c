@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "../../engine/base/arena.h"
+#include "../../engine/base/library.h"
 #include "../../engine/base/memory.h"
 #include "../../engine/base/buffer.h"
 #include "../../engine/base/cpu.h"
@@ -40,6 +41,19 @@ static void test_nearest_name_finds_slips_only(void **state) {
     assert_string_equal(pl_nearest_name("tmep", names, 5), "temp");
     assert_string_equal(pl_nearest_name("topk", names, 5), "top_k");
     assert_null(pl_nearest_name("frequency", names, 5));
+}
+
+static void test_libraries_are_opened_when_asked_for(void **state) {
+    (void)state;
+    pl_error err;
+    double (*cosine)(double) = NULL, (*nothing)(double) = NULL;
+    const pl_symbol there = {"cos", &cosine}, missing = {"perilune_has_no_such_function", &nothing};
+    assert_int_equal(pl_library_open("libm.so.6", &there, 1, &err), PL_OK);
+    assert_true(cosine(0) == 1);
+    assert_int_equal(pl_library_open("libm.so.6", &missing, 1, &err), PL_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, missing.name));
+    assert_int_equal(pl_library_open("libperilune-none.so", &there, 1, &err), PL_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "libperilune-none.so"));
 }
 
 static void test_large_memory_lies_at_cache_lines(void **state) {
@@ -227,6 +241,7 @@ int main(void) {
         cmocka_unit_test(test_error_is_cut_never_overflows),
         cmocka_unit_test(test_nearest_name_finds_slips_only),
         cmocka_unit_test(test_arena_keeps_memory_and_rewinds),
+        cmocka_unit_test(test_libraries_are_opened_when_asked_for),
         cmocka_unit_test(test_large_memory_lies_at_cache_lines),
         cmocka_unit_test(test_random_matches_published_vectors),
         cmocka_unit_test(test_random_is_uniform_and_normal),
