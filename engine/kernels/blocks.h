@@ -221,16 +221,4 @@ static inline void unpack_q6_k(pl_block *b, const uint8_t *p) {
     }
 }
 
-/* One block to float32: d * scale * (q - offset) - dmin * min, each product rounded as the format's
- * reference does. */
-static inline void block_to_f32(float *out, const pl_block *b, int n_groups) {
-    for (int g = 0; g < n_groups; g++) {
-        float scale = b->d * (float)b->scale[g];
-        float min = b->dmin * (float)b->min[g];
-        for (int i = g * PL_GROUP; i < (g + 1) * PL_GROUP; i++) {
-            out[i] = scale * (float)(b->q[i] - b->offset) - (b->dmin != 0 ? min : 0);
-        }
-    }
-}
-
 #endif

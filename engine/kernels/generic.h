@@ -49,13 +49,11 @@ ALWAYS_INLINE lanes load_as_n(pl_dtype dtype, const void *row, size_t k, size_t 
 /* Rows from which half-precision columns of up to so many elements are widened first. */
 enum { MOST_SUMS = 20, WIDENED_ROWS = 16, MOST_WIDENED = 4096 };
 
-/* R rows by J columns of sums in registers. ahead: J columns that are fetched meanwhile, which is
- * for the first rows to do, or NULL. */
-ALWAYS_INLINE void register_tile(pl_dtype dtype, int R, int J, const char *ahead, float *out,
-                                 size_t out_stride, const char *w, size_t w_row_bytes,
-                                 const float *x, size_t x_stride, size_t n_in) {
-    lanes sum[MOST_SUMS];
-    for (int i = 0; i < R * J; i++) sum[i] = lanes_set(0);
+/* sum[r * J + j] += the products of R rows and J columns. ahead: J columns that are fetched
+ * meanwhile, which is for the first rows to do, or NULL. */
+ALWAYS_INLINE void add_products(pl_dtype dtype, int R, int J, const char *ahead, lanes *sum,
+                                const char *w, size_t w_row_bytes, const float *x, size_t x_stride,
+                                size_t n_in) {
     size_t k = 0;
     for (; k + 16 <= n_in; k += 16) {
         lanes row[TILE_R];
@@ -84,6 +82,15 @@ ALWAYS_INLINE void register_tile(pl_dtype dtype, int R, int J, const char *ahead
             }
         }
     }
+}
+
+/* R rows by J columns of sums in registers. */
+ALWAYS_INLINE void register_tile(pl_dtype dtype, int R, int J, const char *ahead, float *out,
+                                 size_t out_stride, const char *w, size_t w_row_bytes,
+                                 const float *x, size_t x_stride, size_t n_in) {
+    lanes sum[MOST_SUMS];
+    for (int i = 0; i < R * J; i++) sum[i] = lanes_set(0);
+    add_products(dtype, R, J, ahead, sum, w, w_row_bytes, x, x_stride, n_in);
     float sums[MOST_SUMS];
     int done = 0;
     for (; done + 16 <= R * J; done += 16) lanes_sums(sums + done, sum + done);
@@ -308,8 +315,9 @@ static void round_activations256(void *out, const float *x, size_t n) {
 
 /* -- conversions ------------------------------------------------------------------------------ */
 
-/* As block_to_f32. Every q is below 128 but for q8_0, which is not unpacked here. */
-ALWAYS_INLINE void block_to_lanes(float *out, const pl_block *b, int n_groups) {
+/* One block to float32: d * scale * (q - offset) - dmin * min, each product rounded as the format's
+ * reference does. Every q is below 128 but for q8_0, which is not unpacked here. */
+ALWAYS_INLINE void block_to_f32(float *out, const pl_block *b, int n_groups) {
     lanes offset = lanes_set((float)b->offset);
     for (int g = 0; g < n_groups; g++, out += PL_GROUP) {
         float scale = b->d * (float)b->scale[g], min = b->dmin * (float)b->min[g];
@@ -325,7 +333,7 @@ ALWAYS_INLINE void blocks_to_f32(pl_unpack_fn unpack, size_t block_bytes, int n_
     for (size_t i = 0; i < n / width; i++) {
         pl_block b;
         unpack(&b, (const uint8_t *)row + i * block_bytes);
-        block_to_lanes(out + i * width, &b, n_groups);
+        block_to_f32(out + i * width, &b, n_groups);
     }
 }
 

@@ -20,24 +20,8 @@ ALWAYS_INLINE void scores_as(pl_dtype dtype, int R, int J, const char *ahead, fl
 /* One query against KEYS keys, lane by lane. */
 ALWAYS_INLINE void multiply_keys(pl_dtype dtype, int KEYS, lanes *sum, const float *q,
                                  const char *keys, size_t row_bytes, size_t d, const char *ahead) {
-    size_t k = 0;
-#pragma GCC unroll 8
     for (int i = 0; i < KEYS; i++) sum[i] = lanes_set(0);
-    for (; k + 16 <= d; k += 16) {
-        lanes row = lanes_load(q + k);
-#pragma GCC unroll 8
-        for (int i = 0; i < KEYS; i++) {
-            const char *key = keys + (size_t)i * row_bytes;
-            sum[i] = lanes_fma(row, load_as(dtype, key, k), sum[i]);
-        }
-    }
-    if (k < d) {
-        lanes row = lanes_load_n(q + k, d - k);
-        for (int i = 0; i < KEYS; i++) {
-            const char *key = keys + (size_t)i * row_bytes;
-            sum[i] = lanes_fma(row, load_as_n(dtype, key, k, d - k), sum[i]);
-        }
-    }
+    add_products(dtype, 1, KEYS, NULL, sum, keys, row_bytes, q, 0, d);
     for (size_t at = 0; at < (size_t)KEYS * row_bytes; at += 64) __builtin_prefetch(ahead + at);
 }
 

@@ -32,9 +32,7 @@ static bool grow_pool(pl_page_pool *pool) {
     size_t n = (PL_HUGE_PAGE - sizeof(pl_page_slab)) / bytes, most = 4 * (size_t)pool->n_layers;
     if (n > most) n = most;
     if (n == 0) n = 1;
-    size_t total = sizeof(pl_page_slab) + n * bytes;
-    if (n < most && total < PL_HUGE_PAGE) total = PL_HUGE_PAGE;
-    pl_page_slab *slab = pl_memory_alloc(total);
+    pl_page_slab *slab = pl_memory_alloc(sizeof *slab + n * bytes);
     if (!slab) return false;
     slab->older = pool->slabs;
     pool->slabs = slab;

@@ -160,8 +160,9 @@ static pl_status fetch_weight(void *context, const pl_stop *stop, pl_error *err)
     return PL_OK;
 }
 
-void pl_model_fetch(const pl_model *model) {
+void pl_model_fetch(pl_model *model) {
     if (!model->file || model->weight_bytes > pl_memory_size() / 2) return;
+    if (__atomic_exchange_n(&model->fetched, true, __ATOMIC_RELAXED)) return;
     pl_weights weights = model->weights;
     pl_walk_weights(&model->config, &weights, fetch_weight, NULL, NULL);
 }

@@ -28,6 +28,7 @@ struct pl_model {
     bool writable;            /* its weights are its own, see pl_model_set_weight */
     pl_families *families;    /* held, with `family` in it: of a model of a family that was added */
     const pl_family *family;  /* whose files it can be saved as; NULL: config.arch names it */
+    bool fetched;             /* its weights are ready to be read, see pl_model_fetch */
     int refs;                 /* sessions hold the model too */
 };
 
@@ -57,9 +58,9 @@ pl_status pl_session_record(pl_session *session, const pl_extension *items, size
 size_t pl_model_n_weights(const pl_model *model);
 void pl_model_weight(const pl_model *model, size_t i, pl_named_weight *out);
 
-/* Makes the weights of a mapped file ready to be read, unless they fill half of the memory. Worth
- * calling once before the first pass. */
-void pl_model_fetch(const pl_model *model);
+/* Makes the weights of a mapped file ready to be read, unless they fill half of the memory.
+ * Later calls do nothing. */
+void pl_model_fetch(pl_model *model);
 
 /* The first weight that holds NaN or infinity, described in text ("blk.0.attn_q.weight [3, 7] is
  * nan"); false when all are finite. Reads every weight. */

@@ -7,7 +7,6 @@
 
 #include "../base/error.h"
 #include "../base/threads.h"
-#include "blas.h"
 #include "cursor.h"
 #include "elementwise.h"
 #include "grad_rules.h"
