@@ -46,8 +46,7 @@ ALWAYS_INLINE lanes load_as_n(pl_dtype dtype, const void *row, size_t k, size_t 
 
 /* -- tiles ----------------------------------------------------------------------------------- */
 
-/* Rows from which half-precision columns of up to so many elements are widened first. */
-enum { MOST_SUMS = 20, WIDENED_ROWS = 16, MOST_WIDENED = 4096 };
+enum { MOST_SUMS = 20 };
 
 /* sum[r * J + j] += the products of R rows and J columns. ahead: J columns that are fetched
  * meanwhile, which is for the first rows to do, or NULL. */
@@ -121,39 +120,20 @@ ALWAYS_INLINE void tile_rows(pl_dtype dtype, int J, const char *ahead, float *ou
     }
 }
 
-/* The same of half-precision columns, which are widened once for all rows. */
-ALWAYS_INLINE void tile_rows_widened(pl_dtype dtype, const char *ahead, float *out,
-                                     size_t out_stride, const char *w, size_t w_row_bytes,
-                                     const float *x, size_t x_stride, size_t n_rows, size_t n_in) {
-    _Alignas(64) float wide[TILE_J * MOST_WIDENED];
-    size_t stride = (n_in + 15) / 16 * 16;
-    for (size_t j = 0; j < TILE_J; j++) {
-        const char *column = w + j * w_row_bytes, *later = ahead + j * w_row_bytes;
-        float *place = wide + j * stride;
-        size_t k = 0;
-        for (; k + 16 <= n_in; k += 16) {
-            __builtin_prefetch(later + 2 * k);
-            lanes_store(place + k, load_as(dtype, column, k));
-        }
-        if (k < n_in) lanes_store_n(place + k, load_as_n(dtype, column, k, n_in - k), n_in - k);
-    }
-    tile_rows(PL_F32, TILE_J, NULL, out, out_stride, (const char *)wide, stride * sizeof *wide, x,
-              x_stride, n_rows, n_in);
-}
+#include "packed_tiles.h"
 
-/* Meanwhile the columns from `next` on are fetched. */
-ALWAYS_INLINE void tile_as(pl_dtype dtype, const char *next, float *out, size_t out_stride,
-                           const void *w, size_t w_row_bytes, size_t n_out, const float *x,
-                           size_t x_stride, size_t n_rows, size_t n_in) {
-    const char *column = w;
+ALWAYS_INLINE void tile_as(pl_dtype dtype, float *out, size_t out_stride, const void *w,
+                           size_t w_row_bytes, size_t n_out, const float *x, size_t x_stride,
+                           size_t n_rows, size_t n_in) {
+    if (n_rows >= FEWEST_PACKED_ROWS) {
+        tile_packed(dtype, false, out, out_stride, w, w_row_bytes, n_out, x, x_stride, n_rows,
+                    n_in);
+        return;
+    }
+    const char *column = w, *next = column + TILE_J * w_row_bytes; /* is fetched meanwhile */
     size_t j = 0;
     for (; j + TILE_J <= n_out;
          j += TILE_J, column += TILE_J * w_row_bytes, next += TILE_J * w_row_bytes) {
-        if (dtype != PL_F32 && n_rows >= WIDENED_ROWS && n_in <= MOST_WIDENED) {
-            tile_rows_widened(dtype, next, out + j, out_stride, column, w_row_bytes, x, x_stride,
-                              n_rows, n_in);
-            continue;
-        }
         tile_rows(dtype, TILE_J, next, out + j, out_stride, column, w_row_bytes, x, x_stride,
                   n_rows, n_in);
     }
@@ -165,18 +145,15 @@ ALWAYS_INLINE void tile_as(pl_dtype dtype, const char *next, float *out, size_t 
 
 static void tile_f32(float *out, size_t out_stride, const void *w, size_t w_row_bytes, size_t n_out,
                      const float *x, size_t x_stride, size_t n_rows, size_t n_in) {
-    tile_as(PL_F32, (const char *)w + TILE_J * w_row_bytes, out, out_stride, w, w_row_bytes, n_out,
-            x, x_stride, n_rows, n_in);
+    tile_as(PL_F32, out, out_stride, w, w_row_bytes, n_out, x, x_stride, n_rows, n_in);
 }
 static void tile_f16(float *out, size_t out_stride, const void *w, size_t w_row_bytes, size_t n_out,
                      const float *x, size_t x_stride, size_t n_rows, size_t n_in) {
-    tile_as(PL_F16, (const char *)w + TILE_J * w_row_bytes, out, out_stride, w, w_row_bytes, n_out,
-            x, x_stride, n_rows, n_in);
+    tile_as(PL_F16, out, out_stride, w, w_row_bytes, n_out, x, x_stride, n_rows, n_in);
 }
 static void tile_bf16(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
                       size_t n_out, const float *x, size_t x_stride, size_t n_rows, size_t n_in) {
-    tile_as(PL_BF16, (const char *)w + TILE_J * w_row_bytes, out, out_stride, w, w_row_bytes, n_out,
-            x, x_stride, n_rows, n_in);
+    tile_as(PL_BF16, out, out_stride, w, w_row_bytes, n_out, x, x_stride, n_rows, n_in);
 }
 
 static void row_add(float *out, const float *a, const float *b, size_t n) {
@@ -221,6 +198,10 @@ ALWAYS_INLINE void transposed_columns(pl_dtype dtype, float *out, const char *w,
 static void tile_transposed(pl_dtype dtype, float *out, size_t out_stride, const void *w,
                             size_t w_row_bytes, size_t n_out, const float *x, size_t x_stride,
                             size_t n_rows, size_t n_in) {
+    if (n_rows >= FEWEST_TURNED_ROWS) {
+        tile_packed(dtype, true, out, out_stride, w, w_row_bytes, n_out, x, x_stride, n_rows, n_in);
+        return;
+    }
     size_t element_bytes = dtype == PL_F32 ? 4 : 2;
     for (size_t j = 0; j < n_out; j += WIDE) {
         size_t n = n_out - j < WIDE ? n_out - j : WIDE;
@@ -236,44 +217,6 @@ static void tile_transposed(pl_dtype dtype, float *out, size_t out_stride, const
                 transposed_columns(PL_BF16, place, first, w_row_bytes, n, row, n_in);
             }
         }
-    }
-}
-
-ALWAYS_INLINE void transpose_as(pl_dtype dtype, float *out, size_t out_stride, const char *w,
-                                size_t w_row_bytes, size_t n_out, size_t n_in) {
-    size_t element_bytes = dtype == PL_F32 ? 4 : 2;
-    for (size_t k = 0; k < n_in; k += 16) {
-        size_t n_k = n_in - k < 16 ? n_in - k : 16;
-        for (size_t j = 0; j < n_out; j += 16) {
-            size_t n_j = n_out - j < 16 ? n_out - j : 16;
-            const char *row = w + k * w_row_bytes + j * element_bytes;
-            lanes square[16];
-            for (size_t i = 0; i < 16; i++, row += w_row_bytes) {
-                square[i] = i >= n_k    ? lanes_set(0)
-                            : n_j == 16 ? load_as(dtype, row, 0)
-                                        : load_as_n(dtype, row, 0, n_j);
-            }
-            lanes_transpose(square);
-            for (size_t i = 0; i < n_j; i++) {
-                float *place = out + (j + i) * out_stride + k;
-                if (n_k == 16) {
-                    lanes_store(place, square[i]);
-                } else {
-                    lanes_store_n(place, square[i], n_k);
-                }
-            }
-        }
-    }
-}
-
-static void transpose(pl_dtype dtype, float *out, size_t out_stride, const void *w,
-                      size_t w_row_bytes, size_t n_out, size_t n_in) {
-    if (dtype == PL_F32) {
-        transpose_as(PL_F32, out, out_stride, w, w_row_bytes, n_out, n_in);
-    } else if (dtype == PL_F16) {
-        transpose_as(PL_F16, out, out_stride, w, w_row_bytes, n_out, n_in);
-    } else {
-        transpose_as(PL_BF16, out, out_stride, w, w_row_bytes, n_out, n_in);
     }
 }
 
@@ -669,7 +612,7 @@ static void rotate(float *x, const float *cosines, const float *sines, size_t n_
 #define GENERIC_TABLE                                                                              \
     {                                                                                              \
         .tile_f32 = tile_f32, .tile_f16 = tile_f16, .tile_bf16 = tile_bf16,                        \
-        .tile_transposed = tile_transposed, .transpose = transpose,                                \
+        .tile_transposed = tile_transposed,                                                        \
         .tile_quantised = {[PL_Q4_0] = tile_q4_0, [PL_Q4_1] = tile_q4_1, [PL_Q5_0] = tile_q5_0,    \
                            [PL_Q5_1] = tile_q5_1, [PL_Q8_0] = tile_q8_0, [PL_Q2_K] = tile_q2_k,    \
                            [PL_Q3_K] = tile_q3_k, [PL_Q4_K] = tile_q4_k, [PL_Q5_K] = tile_q5_k,    \

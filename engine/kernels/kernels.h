@@ -49,11 +49,6 @@ typedef struct pl_kernels {
                             size_t w_row_bytes, size_t n_out, const float *x, size_t x_stride,
                             size_t n_rows, size_t n_in);
 
-    /* Such weights as float32 rows of n_in: out[j * out_stride + k] = w[k][j]. For several rows of
-     * activations, tile_f32 over it is faster. */
-    void (*transpose)(pl_dtype dtype, float *out, size_t out_stride, const void *w,
-                      size_t w_row_bytes, size_t n_out, size_t n_in);
-
     /* Quantised types: x rows made by round_activations for the same dtype, x_row_bytes apart;
      * block sums. Indexed by dtype; NULL for plain types. n_in is a multiple of the block. */
     void (*tile_quantised[PL_N_DTYPES])(float *out, size_t out_stride, const void *w,

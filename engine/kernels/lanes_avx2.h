@@ -142,37 +142,29 @@ static inline float lanes_max_of(lanes a) {
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-static inline void transpose8(__m256 a[8]) {
-    __m256 b[8];
-    for (int i = 0; i < 8; i += 2) {
-        b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
-        b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
-    }
-    for (int i = 0; i < 8; i += 4) {
-        a[i] = _mm256_shuffle_ps(b[i], b[i + 2], 0x44);
-        a[i + 1] = _mm256_shuffle_ps(b[i], b[i + 2], 0xee);
-        a[i + 2] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0x44);
-        a[i + 3] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0xee);
-    }
-    for (int c = 0; c < 4; c++) {
-        b[c] = _mm256_permute2f128_ps(a[c], a[4 + c], 0x20);
-        b[4 + c] = _mm256_permute2f128_ps(a[c], a[4 + c], 0x31);
-    }
-    for (int i = 0; i < 8; i++) a[i] = b[i];
+/* Rows of four, each of four rows in either half, become columns. */
+static inline void turn4(__m256 a[4]) {
+    __m256 b[4] = {_mm256_unpacklo_ps(a[0], a[1]), _mm256_unpackhi_ps(a[0], a[1]),
+                   _mm256_unpacklo_ps(a[2], a[3]), _mm256_unpackhi_ps(a[2], a[3])};
+    a[0] = _mm256_shuffle_ps(b[0], b[2], 0x44), a[1] = _mm256_shuffle_ps(b[0], b[2], 0xee);
+    a[2] = _mm256_shuffle_ps(b[1], b[3], 0x44), a[3] = _mm256_shuffle_ps(b[1], b[3], 0xee);
 }
-static inline void lanes_transpose(lanes a[16]) {
-    __m256 quarter[2][2][8]; /* of lanes, of rows */
-    for (int i = 0; i < 16; i++) {
-        quarter[0][i / 8][i % 8] = a[i].lo;
-        quarter[1][i / 8][i % 8] = a[i].hi;
-    }
-    for (int i = 0; i < 4; i++) transpose8(quarter[i / 2][i % 2]);
-    for (int i = 0; i < 16; i++) {
-        a[i] = (lanes){quarter[i / 8][0][i % 8], quarter[i / 8][1][i % 8]};
+/* out[l * stride + i] = in[i][l] */
+static inline void lanes_turn(float *out, size_t stride, const float in[16][16]) {
+    for (size_t i = 0; i < 16; i += 8) {
+        for (size_t l = 0; l < 16; l += 4) {
+            __m256 a[4];
+            for (size_t r = 0; r < 4; r++) {
+                __m256 low = _mm256_castps128_ps256(_mm_loadu_ps(in[i + r] + l));
+                a[r] = _mm256_insertf128_ps(low, _mm_loadu_ps(in[i + r + 4] + l), 1);
+            }
+            turn4(a);
+            for (size_t r = 0; r < 4; r++) _mm256_storeu_ps(out + (l + r) * stride + i, a[r]);
+        }
     }
 }
 
 /* 2 x 3 tiles: 12 of 16 registers hold sums. */
-enum { TILE_R = 2, TILE_J = 3, SCORE_J = 3, MIX_R = 1 };
+enum { TILE_R = 2, TILE_J = 3, SCORE_J = 3, MIX_R = 1, PACKED_R = 6, PACKED_J = 1 };
 
 #endif

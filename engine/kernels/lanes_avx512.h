@@ -134,8 +134,10 @@ static inline float lanes_max_of(lanes a) {
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-static inline void lanes_transpose(lanes a[16]) {
-    lanes b[16];
+/* out[l * stride + i] = in[i][l] */
+static inline void lanes_turn(float *out, size_t stride, const float in[16][16]) {
+    lanes a[16], b[16];
+    for (int i = 0; i < 16; i++) a[i] = lanes_load(in[i]);
     for (int i = 0; i < 16; i += 2) {
         b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
         b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
@@ -154,13 +156,13 @@ static inline void lanes_transpose(lanes a[16]) {
         b[8 + c] = _mm512_shuffle_f32x4(a[8 + c], a[12 + c], 0x88);
         b[12 + c] = _mm512_shuffle_f32x4(a[8 + c], a[12 + c], 0xdd);
     }
-    for (int c = 0; c < 8; c++) {
-        a[c] = _mm512_shuffle_f32x4(b[c], b[8 + c], 0x88);
-        a[8 + c] = _mm512_shuffle_f32x4(b[c], b[8 + c], 0xdd);
+    for (size_t c = 0; c < 8; c++) {
+        lanes_store(out + c * stride, _mm512_shuffle_f32x4(b[c], b[8 + c], 0x88));
+        lanes_store(out + (8 + c) * stride, _mm512_shuffle_f32x4(b[c], b[8 + c], 0xdd));
     }
 }
 
 /* 4 x 5 tiles: 20 of 32 registers hold sums, and 9 loads feed 20 multiply-adds. */
-enum { TILE_R = 4, TILE_J = 5, SCORE_J = 4, MIX_R = 4 };
+enum { TILE_R = 4, TILE_J = 5, SCORE_J = 4, MIX_R = 4, PACKED_R = 12, PACKED_J = 2 };
 
 #endif

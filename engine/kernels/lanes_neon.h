@@ -157,18 +157,16 @@ static inline float lanes_max_of(lanes a) {
     return most;
 }
 
-static inline void lanes_transpose(lanes a[16]) {
-    float x[16][16], y[16][16];
-    for (int i = 0; i < 16; i++) lanes_store(x[i], a[i]);
-    for (int i = 0; i < 16; i++) {
-        for (int j = 0; j < 16; j++) y[i][j] = x[j][i];
+/* out[l * stride + i] = in[i][l] */
+static inline void lanes_turn(float *out, size_t stride, const float in[16][16]) {
+    for (size_t l = 0; l < 16; l++) {
+        for (size_t i = 0; i < 16; i++) out[l * stride + i] = in[i][l];
     }
-    for (int i = 0; i < 16; i++) a[i] = lanes_load(y[i]);
 }
 
 #undef FOR_PARTS
 
 /* 2 x 2 tiles: 16 of 32 registers hold sums. */
-enum { TILE_R = 2, TILE_J = 2, SCORE_J = 2, MIX_R = 1 };
+enum { TILE_R = 2, TILE_J = 2, SCORE_J = 2, MIX_R = 1, PACKED_R = 6, PACKED_J = 1 };
 
 #endif

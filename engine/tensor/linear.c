@@ -11,10 +11,9 @@
 #include "grad_layers.h"
 
 enum { TILE_OUT = 64, PANEL_ROWS = 32, TASK_OUT = 16, MAX_LINEARS = 4 };
-/* Rows of a tile: the more the better, as long as they stay in the second cache. */
+/* Rows of a tile: the more the better, as long as they stay in the second cache, rounded to bytes;
+ * of float32 rows the nearest keeps what it needs. */
 enum { MOST_TILE_ROWS = 128, FEWEST_TILE_ROWS = 64, TILE_BYTES = 768 * 1024 };
-/* Rows from which a transposed panel is worth turning round. */
-enum { TURN_ROWS = 4 };
 enum { FAST_ROWS = 64 }; /* from which the fast kernels pay */
 
 typedef struct linear_part {
@@ -80,39 +79,27 @@ static void tile_rounded(const linear_job *job, const linear_part *part, tile t)
         part->rounded_row_bytes, t.n_rows, job->n_in);
 }
 
-/* Rows columns, columns + 1, ... of the weights as float32. */
-static void widen_panel(const linear_job *job, const linear_part *part, float *panel, size_t column,
-                        size_t n) {
+/* Quantised weights are widened panel by panel and multiplied as float32. */
+static void tile_widened(const linear_job *job, const linear_part *part, tile t, int thread) {
     const pl_kernels *k = job->c->kernels;
     const pl_tensor *w = &part->linear->w;
-    if (part->linear->transposed) {
-        const char *first = (const char *)w->data + column * pl_dtype_get(w->dtype)->block_bytes;
-        k->transpose(w->dtype, panel, job->n_in, first, part->w_row_bytes, n, job->n_in);
-        return;
-    }
-    for (size_t j = 0; j < n; j++) {
-        const char *row = (const char *)w->data + (column + j) * part->w_row_bytes;
-        k->to_f32[w->dtype](panel + j * job->n_in, row, job->n_in);
-    }
-}
-
-/* Weights are widened panel by panel and multiplied as float32. */
-static void tile_widened(const linear_job *job, const linear_part *part, tile t, int thread) {
     float *panel = job->panels + (size_t)thread * PANEL_ROWS * job->n_in;
     const float *x = (const float *)job->x->data + t.row * (size_t)job->x->stride[0];
     for (size_t done = 0; done < t.n_out; done += PANEL_ROWS) {
         size_t n = t.n_out - done < PANEL_ROWS ? t.n_out - done : PANEL_ROWS;
-        widen_panel(job, part, panel, t.column + done, n);
-        job->c->kernels->tile_f32(part->out + t.row * part->out_stride + t.column + done,
-                                  part->out_stride, panel, job->n_in * sizeof *panel, n, x,
-                                  (size_t)job->x->stride[0], t.n_rows, job->n_in);
+        const char *row = (const char *)w->data + (t.column + done) * part->w_row_bytes;
+        for (size_t j = 0; j < n; j++, row += part->w_row_bytes) {
+            k->to_f32[w->dtype](panel + j * job->n_in, row, job->n_in);
+        }
+        k->tile_f32(part->out + t.row * part->out_stride + t.column + done, part->out_stride, panel,
+                    job->n_in * sizeof *panel, n, x, (size_t)job->x->stride[0], t.n_rows,
+                    job->n_in);
     }
 }
 
 /* Whether weights are widened before they are multiplied. */
 static bool is_widened(const linear_job *job, const pl_linear *linear) {
-    bool quantised = pl_dtype_get(linear->w.dtype)->quantised;
-    return linear->transposed ? job->n_rows >= TURN_ROWS : quantised && job->c->exact;
+    return pl_dtype_get(linear->w.dtype)->quantised && job->c->exact;
 }
 
 /* Panel by panel, each packed once for all rows of the tile. */
@@ -292,14 +279,10 @@ static pl_status prepare_part(pl_call *c, linear_job *job, const pl_linear *line
 
 static size_t choose_tile_rows(const linear_job *job, const pl_linear *const *linears,
                                int n_linears) {
-    size_t element_bytes = 1; /* or little more, rounded */
     for (int i = 0; i < n_linears; i++) {
         if (is_fast(job->c, job, linears[i])) return job->c->fast->tile_rows;
-        bool quantised = pl_dtype_get(linears[i]->w.dtype)->quantised;
-        if (!quantised || job->c->exact) element_bytes = sizeof(float);
     }
-    bool fits = job->n_in <= TILE_BYTES / MOST_TILE_ROWS / element_bytes;
-    return fits ? MOST_TILE_ROWS : FEWEST_TILE_ROWS;
+    return job->n_in <= TILE_BYTES / MOST_TILE_ROWS ? MOST_TILE_ROWS : FEWEST_TILE_ROWS;
 }
 
 /* Enough tasks that threads end together, yet runs of weights long enough to stream; of transposed
