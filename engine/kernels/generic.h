@@ -607,7 +607,7 @@ static void rotate(float *x, const float *cosines, const float *sines, size_t n_
 
 /* -- the table --------------------------------------------------------------------------------- */
 
-/* The file that fills it has tile_q4_0 and so on, from block_tiles.h, quantised_avx2.h or its own.
+/* The file that fills it has tile_q4_0 and so on, from block_tiles.h, tiles_avx2.h or its own.
  */
 #define GENERIC_TABLE                                                                              \
     {                                                                                              \

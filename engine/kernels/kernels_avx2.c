@@ -1,7 +1,7 @@
 /* The kernels for AVX2 with FMA and F16C. */
 #include "lanes_avx2.h"
 
-#include "quantised_avx2.h"
+#include "tiles_avx2.h"
 #include "tables.h"
 
 static const pl_kernels table = GENERIC_TABLE;

@@ -1,4 +1,4 @@
-/* Quantised tiles for AVX2, also those of AVX-512 without VNNI.
+/* Panels of quantised weights for AVX2, and for AVX-512 without VNNI.
  *
  * Eight rows of weights are multiplied side by side. A block of each is unpacked to bytes and
  * interleaved, so that one register holds four consecutive elements of all eight rows:
@@ -11,14 +11,14 @@
  * 127 and a pair is at most 2 * 127 * q, so 16 bits hold 8 pairs of 4-bit weights, 4 of 5 bits, 2
  * of 6 bits, and one of 8 bits as magnitude (128 at most) and sign.
  * Integers are exact, hence the bits are those of the plain tiles. */
-#ifndef PL_KERNELS_QUANTISED_AVX2_H
-#define PL_KERNELS_QUANTISED_AVX2_H
+#ifndef PL_KERNELS_PANELS_AVX2_H
+#define PL_KERNELS_PANELS_AVX2_H
 
 #include <immintrin.h>
 
 #include "generic.h"
 
-enum { PANEL = 8, STEP_ROWS = 4, CHUNK_ROWS = 64 };
+enum { PANEL = 8, STEP_ROWS = 4 };
 
 typedef struct panel {
     __m256i q[PL_MAX_BLOCK / 4];
@@ -39,6 +39,10 @@ typedef struct layout {
     bool is_signed; /* q are signed bytes, and offset 0 */
     int run;        /* registers that share a scale: 4 or 8 */
     int depth;      /* registers whose products 16 bits can hold */
+    /* sum + the products of rows_blocks blocks of eight rows with one row of activations; or NULL.
+     * See rows_avx2.h. */
+    __m256 (*rows)(__m256 sum, const uint8_t *block, size_t stride, const char *x);
+    size_t rows_blocks;
 } layout;
 
 /* Sixteen bytes of eight rows, `stride` apart, as four registers of the drawing above: a 4 x 4
@@ -292,7 +296,7 @@ static void load_q3_k(panel *p, const uint8_t *block, size_t stride) {
     }
 }
 
-/* -- tiles ----------------------------------------------------------------------------------- */
+/* -- products -------------------------------------------------------------------------------- */
 
 ALWAYS_INLINE __m256i four_bytes(const char *p) {
     int32_t four;
@@ -333,37 +337,38 @@ ALWAYS_INLINE void multiply_bytes(const layout *l, const panel *p, int R, __m256
     }
 }
 
-/* Completes blocks of 32: sums[r] += block product. */
-ALWAYS_INLINE void finish_block32(const layout *l, const panel *p, __m256i product, __m256 *sum,
-                                  const char *x) {
+/* sum + product, scaled by the block's weights' d and its activations' dx. */
+ALWAYS_INLINE __m256 add_product(__m256 sum, __m256 d, float dx, __m256i product) {
+    __m256 scale = _mm256_mul_ps(d, _mm256_set1_ps(dx));
+    return _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(product), sum);
+}
+
+/* sum + the product of a block of 32, but for the offset and the minimum. */
+ALWAYS_INLINE __m256 finish_block32(int offset, bool has_min, __m256 d, __m256 dmin,
+                                    __m256i product, __m256 sum, const char *x) {
     pl_activations32 a;
     memcpy(&a, x, offsetof(pl_activations32, q));
     int32_t total = a.sums[0] + a.sums[1];
-    __m256 d = _mm256_set1_ps(a.d);
-    if (l->offset) {
-        product = _mm256_sub_epi32(product, _mm256_set1_epi32(l->offset * total));
-    }
-    *sum = _mm256_fmadd_ps(_mm256_mul_ps(p->d, d), _mm256_cvtepi32_ps(product), *sum);
-    if (!l->has_min) return;
-    *sum = _mm256_fmadd_ps(_mm256_mul_ps(p->dmin, d), _mm256_set1_ps(-(float)total), *sum);
+    if (offset) product = _mm256_sub_epi32(product, _mm256_set1_epi32(offset * total));
+    sum = add_product(sum, d, a.d, product);
+    return has_min ? add_product(sum, dmin, a.d, _mm256_set1_epi32(-total)) : sum;
 }
 
-ALWAYS_INLINE void finish_block256(const layout *l, const panel *p, __m256i product, __m256 *sum,
-                                   const char *x) {
+/* The same of a block of 256; pair as in a panel. */
+ALWAYS_INLINE __m256 finish_block256(int offset, bool has_min, const panel *p, __m256i product,
+                                     __m256 sum, const char *x) {
     __m256i paired = _mm256_setzero_si256();
 #pragma GCC unroll 8
     for (size_t k = 0; k < PL_MAX_GROUPS / 2; k++) {
         __m256i two = four_bytes(x + offsetof(pl_activations256, sums) + 4 * k);
         paired = _mm256_add_epi32(paired, _mm256_madd_epi16(p->pair[k], two));
     }
-    float dx;
-    memcpy(&dx, x, sizeof dx);
-    __m256 d = _mm256_set1_ps(dx);
-    if (l->offset) product = _mm256_add_epi32(product, paired);
-    *sum = _mm256_fmadd_ps(_mm256_mul_ps(p->d, d), _mm256_cvtepi32_ps(product), *sum);
-    if (!l->has_min) return;
-    __m256 minimum = negative(_mm256_cvtepi32_ps(paired));
-    *sum = _mm256_fmadd_ps(_mm256_mul_ps(p->dmin, d), minimum, *sum);
+    float d;
+    memcpy(&d, x, sizeof d);
+    if (offset) product = _mm256_add_epi32(product, paired);
+    sum = add_product(sum, p->d, d, product);
+    if (!has_min) return sum;
+    return add_product(sum, p->dmin, d, _mm256_sub_epi32(_mm256_setzero_si256(), paired));
 }
 
 /* sums[r] += block product, for R rows of activations. */
@@ -377,121 +382,11 @@ ALWAYS_INLINE void multiply_block(const layout *l, const panel *p, int R, __m256
     for (int r = 0; r < R; r++) {
         const char *row = x + (size_t)r * x_row_bytes;
         if (l->n_groups == 2)
-            finish_block32(l, p, product[r], sums + r, row);
+            sums[r] =
+                finish_block32(l->offset, l->has_min, p->d, p->dmin, product[r], sums[r], row);
         else
-            finish_block256(l, p, product[r], sums + r, row);
+            sums[r] = finish_block256(l->offset, l->has_min, p, product[r], sums[r], row);
     }
-}
-
-/* Eight columns of up to CHUNK_ROWS rows; or one, with w_row_bytes = 0, so that all eight are it.
- */
-ALWAYS_INLINE void tile_panel(const layout *l, float *out, size_t out_stride, size_t width,
-                              const uint8_t *w, size_t w_row_bytes, const char *x,
-                              size_t x_row_bytes, size_t n_rows, size_t n_blocks) {
-    size_t x_block = l->n_groups == 2 ? sizeof(pl_activations32) : sizeof(pl_activations256);
-    __m256 sums[CHUNK_ROWS];
-    for (size_t r = 0; r < n_rows; r++) sums[r] = _mm256_setzero_ps();
-    /* Eight short streams defeat the processor's own prefetching: the next panel is fetched in a
-     * straight line, as much of it as this step reads. */
-    const char *ahead = (const char *)w + PANEL * w_row_bytes;
-    for (size_t i = 0; i < n_blocks; i++) {
-        panel p;
-        for (size_t line = 0; line < PANEL * l->block_bytes; line += 64) {
-            _mm_prefetch(ahead + i * PANEL * l->block_bytes + line, _MM_HINT_T0);
-        }
-        l->load(&p, w + i * l->block_bytes, w_row_bytes);
-        const char *block = x + i * x_block;
-        size_t r = 0;
-        for (; r + STEP_ROWS <= n_rows; r += STEP_ROWS) {
-            multiply_block(l, &p, STEP_ROWS, sums + r, block + r * x_row_bytes, x_row_bytes);
-        }
-        for (; r < n_rows; r++) {
-            multiply_block(l, &p, 1, sums + r, block + r * x_row_bytes, x_row_bytes);
-        }
-    }
-    for (size_t r = 0; r < n_rows; r++) {
-        if (width == PANEL)
-            _mm256_storeu_ps(out + r * out_stride, sums[r]);
-        else
-            out[r * out_stride] = _mm256_cvtss_f32(sums[r]);
-    }
-}
-
-/* The first panel has nobody before it to fetch it: line by line of all rows, as it is read. */
-static void fetch_panel(const char *w, size_t w_row_bytes, size_t n_rows) {
-    for (size_t line = 0; line < w_row_bytes; line += 64) {
-        for (size_t r = 0; r < n_rows; r++) _mm_prefetch(w + r * w_row_bytes + line, _MM_HINT_T0);
-    }
-}
-
-/* Columns that do not fill a panel are computed with the ones before them, once more; fewer than
- * eight in all, one by one. */
-ALWAYS_INLINE void tile_panels(const layout *l, float *out, size_t out_stride, const void *w,
-                               size_t w_row_bytes, size_t n_out, const void *x, size_t x_row_bytes,
-                               size_t n_rows, size_t n_in) {
-    size_t n_blocks = n_in / ((size_t)l->n_groups * PL_GROUP);
-    size_t width = n_out < PANEL ? 1 : PANEL, stride = n_out < PANEL ? 0 : w_row_bytes;
-    fetch_panel(w, w_row_bytes, n_out < PANEL ? n_out : PANEL);
-    for (size_t r = 0; r < n_rows; r += CHUNK_ROWS) {
-        size_t rows = n_rows - r < CHUNK_ROWS ? n_rows - r : CHUNK_ROWS;
-        for (size_t at = 0; at < n_out; at += width) {
-            size_t j = n_out - at < width ? n_out - width : at;
-            tile_panel(l, out + r * out_stride + j, out_stride, width,
-                       (const uint8_t *)w + j * w_row_bytes, stride,
-                       (const char *)x + r * x_row_bytes, x_row_bytes, rows, n_blocks);
-        }
-    }
-}
-
-static void tile_q4_0(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
-                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
-    const layout l = {load_q4_0, 18, 2, 8, false, false, 8, 8};
-    tile_panels(&l, out, out_stride, w, w_row_bytes, n_out, x, x_row_bytes, n_rows, n_in);
-}
-static void tile_q4_1(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
-                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
-    const layout l = {load_q4_1, 20, 2, 0, true, false, 8, 8};
-    tile_panels(&l, out, out_stride, w, w_row_bytes, n_out, x, x_row_bytes, n_rows, n_in);
-}
-static void tile_q5_0(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
-                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
-    const layout l = {load_q5_0, 22, 2, 16, false, false, 8, 4};
-    tile_panels(&l, out, out_stride, w, w_row_bytes, n_out, x, x_row_bytes, n_rows, n_in);
-}
-static void tile_q5_1(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
-                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
-    const layout l = {load_q5_1, 24, 2, 0, true, false, 8, 4};
-    tile_panels(&l, out, out_stride, w, w_row_bytes, n_out, x, x_row_bytes, n_rows, n_in);
-}
-static void tile_q8_0(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
-                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
-    const layout l = {load_q8_0, 34, 2, 0, false, true, 8, 1};
-    tile_panels(&l, out, out_stride, w, w_row_bytes, n_out, x, x_row_bytes, n_rows, n_in);
-}
-static void tile_q2_k(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
-                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
-    const layout l = {load_q2_k, 84, 16, 0, true, false, 4, 4};
-    tile_panels(&l, out, out_stride, w, w_row_bytes, n_out, x, x_row_bytes, n_rows, n_in);
-}
-static void tile_q3_k(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
-                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
-    const layout l = {load_q3_k, 110, 16, 4, false, false, 4, 4};
-    tile_panels(&l, out, out_stride, w, w_row_bytes, n_out, x, x_row_bytes, n_rows, n_in);
-}
-static void tile_q4_k(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
-                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
-    const layout l = {load_q4_k, 144, 16, 0, true, false, 8, 8};
-    tile_panels(&l, out, out_stride, w, w_row_bytes, n_out, x, x_row_bytes, n_rows, n_in);
-}
-static void tile_q5_k(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
-                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
-    const layout l = {load_q5_k, 176, 16, 0, true, false, 8, 4};
-    tile_panels(&l, out, out_stride, w, w_row_bytes, n_out, x, x_row_bytes, n_rows, n_in);
-}
-static void tile_q6_k(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
-                      size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
-    const layout l = {load_q6_k, 210, 16, 32, false, false, 4, 2};
-    tile_panels(&l, out, out_stride, w, w_row_bytes, n_out, x, x_row_bytes, n_rows, n_in);
 }
 
 #endif
