@@ -129,15 +129,16 @@ static void test_norms_are_alike_on_every_isa(void **state) {
 }
 
 /* More rows and columns than any tile has, and columns of three stretches. */
-enum { ROWS = 131, COLUMNS = 41, WIDTH = 1590 };
+enum { MANY_ROWS = 131, COLUMNS = 41, WIDTH = 1590 };
 
 static void check_tiles_of(int kind, const pl_kernels *plain, const pl_kernels *k) {
     static const pl_dtype types[] = {PL_F32, PL_F16, PL_BF16};
     static const size_t widths[] = {1, 2, 15, 16, 17, 33, 70, 257, 769, WIDTH};
-    static float w[COLUMNS * WIDTH], x[ROWS * WIDTH], got[ROWS * COLUMNS], ref[ROWS * COLUMNS];
+    static float w[COLUMNS * WIDTH], x[MANY_ROWS * WIDTH], got[MANY_ROWS * COLUMNS],
+        ref[MANY_ROWS * COLUMNS];
     static float flat[COLUMNS * WIDTH], turned[COLUMNS * WIDTH];
     static char packed[COLUMNS * WIDTH * 4], packed_turned[COLUMNS * WIDTH * 4];
-    fill(w, COLUMNS * WIDTH, kind, 5), fill(x, ROWS * WIDTH, kind, 6);
+    fill(w, COLUMNS * WIDTH, kind, 5), fill(x, MANY_ROWS * WIDTH, kind, 6);
     for (int t = 0; t < 3; t++) {
         size_t bytes = pl_dtype_get(types[t])->block_bytes;
         for (size_t l = 0; l < sizeof widths / sizeof *widths; l++) {
@@ -152,10 +153,10 @@ static void check_tiles_of(int kind, const pl_kernels *plain, const pl_kernels *
                         size_t, size_t) = t == 0   ? k->tile_f32
                                           : t == 1 ? k->tile_f16
                                                    : k->tile_bf16;
-            run(got, COLUMNS, packed, n * bytes, COLUMNS, x, n, ROWS, n);
-            plain->tile_f32(ref, COLUMNS, flat, n * sizeof *flat, COLUMNS, x, n, ROWS, n);
-            assert_same(got, ref, ROWS * COLUMNS, "tile", n);
-            for (size_t r = 0; r < ROWS; r++) { /* one row alone, and against float64 */
+            run(got, COLUMNS, packed, n * bytes, COLUMNS, x, n, MANY_ROWS, n);
+            plain->tile_f32(ref, COLUMNS, flat, n * sizeof *flat, COLUMNS, x, n, MANY_ROWS, n);
+            assert_same(got, ref, MANY_ROWS * COLUMNS, "tile", n);
+            for (size_t r = 0; r < MANY_ROWS; r++) { /* one row alone, and against float64 */
                 float alone[COLUMNS];
                 run(alone, COLUMNS, packed, n * bytes, COLUMNS, x + r * n, n, 1, n);
                 assert_same(alone, ref + r * COLUMNS, COLUMNS, "one row", n);
@@ -168,7 +169,7 @@ static void check_tiles_of(int kind, const pl_kernels *plain, const pl_kernels *
                     assert_true(fabs(sum - (double)ref[r * COLUMNS + j]) <= 1e-6 * size);
                 }
             }
-            for (size_t n_rows = 1; n_rows <= ROWS; n_rows += ROWS - 1) {
+            for (size_t n_rows = 1; n_rows <= MANY_ROWS; n_rows += MANY_ROWS - 1) {
                 memset(got, 0, sizeof got);
                 k->tile_transposed(types[t], got, COLUMNS, packed_turned, COLUMNS * bytes, COLUMNS,
                                    x, n, n_rows, n);
@@ -256,7 +257,7 @@ static void check_rounding(const pl_kernels *plain, const pl_kernels *k) {
 }
 
 static void check_quantised(const pl_kernels *plain, const pl_kernels *k) {
-    enum { BLOCKS = 3, OUT = 37, IN = 256 * BLOCKS };
+    enum { ROWS = 67, BLOCKS = 3, OUT = 37, IN = 256 * BLOCKS };
     static uint8_t w[OUT * BLOCKS * 8 * 40];
     static float got[ROWS * OUT], ref[ROWS * OUT], alone[OUT];
     static _Alignas(4) char rounded[ROWS * IN * 2], rounded_plain[ROWS * IN * 2];
@@ -309,6 +310,8 @@ static void check_quantised(const pl_kernels *plain, const pl_kernels *k) {
             k->tile_quantised[dtype](got, OUT, w, row_bytes, OUT, rounded, act_bytes, ROWS, n);
             plain->tile_quantised[dtype](ref, OUT, w, row_bytes, OUT, rounded, act_bytes, ROWS, n);
             assert_same(got, ref, ROWS * OUT, info->name, n);
+            k->tile_quantised[dtype](alone, OUT, w, row_bytes, OUT, rounded, act_bytes, 1, n);
+            assert_same(alone, ref, OUT, info->name, n);
         }
         plain->tile_quantised[dtype](ref, OUT, w, row_bytes, OUT, rounded, act_bytes, ROWS, IN);
         for (size_t n = 0; n <= ROWS; n++) { /* any number of rows */
