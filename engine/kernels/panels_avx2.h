@@ -346,12 +346,16 @@ ALWAYS_INLINE __m256 add_product(__m256 sum, __m256 d, float dx, __m256i product
 /* sum + the product of a block of 32, but for the offset and the minimum. */
 ALWAYS_INLINE __m256 finish_block32(int offset, bool has_min, __m256 d, __m256 dmin,
                                     __m256i product, __m256 sum, const char *x) {
-    pl_activations32 a;
-    memcpy(&a, x, offsetof(pl_activations32, q));
-    int32_t total = a.sums[0] + a.sums[1];
-    if (offset) product = _mm256_sub_epi32(product, _mm256_set1_epi32(offset * total));
-    sum = add_product(sum, d, a.d, product);
-    return has_min ? add_product(sum, dmin, a.d, _mm256_set1_epi32(-total)) : sum;
+    float dx;
+    memcpy(&dx, x, sizeof dx);
+    __m256i sums = four_bytes(x + offsetof(pl_activations32, sums)); /* a pair in every lane */
+    if (offset) {
+        __m256i excess = _mm256_madd_epi16(sums, _mm256_set1_epi16((short)offset));
+        product = _mm256_sub_epi32(product, excess);
+    }
+    sum = add_product(sum, d, dx, product);
+    if (!has_min) return sum;
+    return add_product(sum, dmin, dx, _mm256_madd_epi16(sums, _mm256_set1_epi16(-1)));
 }
 
 /* The same of a block of 256; pair as in a panel. */
