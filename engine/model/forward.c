@@ -139,9 +139,30 @@ static pl_status project(pl_pass *p, int layer, pl_tensor qkv[3], const pl_tenso
     return PL_OK;
 }
 
-static pl_status attention(pl_pass *p, int layer, pl_tensor *out, const pl_tensor *residual) {
+/* out = x Wᵀ + b, the end of a sublayer; or, where nothing stands between it and the residual
+ * stream, that is added to it at once, and out has no data. */
+static pl_status map_out(pl_pass *p, int layer, uint64_t between, pl_tensor *out,
+                         pl_tensor *residual, const pl_tensor *x, const pl_linear *map) {
+    const pl_config *config = &p->model->config;
+    *out = (pl_tensor){0};
+    if (!p->adapted && !config->parallel && !config->norm_slot[PL_NORM_AFTER_SUBLAYER] &&
+        !pl_stands(p, between, layer)) {
+        return pl_op_linear_add_(&p->call, residual, x, map);
+    }
+    return pl_linear_maps(p, out, x, &map, 1);
+}
+
+/* Unless it was added already, out [rows, d_model] is normed and shown. */
+static pl_status show_out(pl_pass *p, int layer, pl_sublayer sublayer, pl_tensor *out) {
+    if (!out->data) return PL_OK;
+    pl_tensor result = *out;
+    TRY(norm_slot(p, layer, sublayer, PL_NORM_AFTER_SUBLAYER, out, &result));
+    return pl_tap(p, sublayer == PL_ATTENTION ? PL_HOOK_ATTN_OUT : PL_HOOK_MLP_OUT, layer, out);
+}
+
+static pl_status attention(pl_pass *p, int layer, pl_tensor *out, pl_tensor *residual) {
     const pl_block_weights *w = &p->model->weights.blocks[layer];
-    pl_tensor qkv[3] = {{0}}, z, result = {0};
+    pl_tensor qkv[3] = {{0}}, z;
 
     TRY(project(p, layer, qkv, residual));
     if (p->call.keep) {
@@ -151,14 +172,15 @@ static pl_status attention(pl_pass *p, int layer, pl_tensor *out, const pl_tenso
     }
     TRY(pl_tap(p, PL_HOOK_Z, layer, &z));
     TRY(pl_tensor_view(&z, 2, (int64_t[]){p->n_rows, -1}, &p->call.err));
-    TRY(pl_linear_maps(p, &result, &z, (const pl_linear *[]){&w->o}, 1));
-    TRY(pl_tap_results(p, layer, &result, &z));
-    TRY(norm_slot(p, layer, PL_ATTENTION, PL_NORM_AFTER_SUBLAYER, out, &result));
-    return pl_tap(p, PL_HOOK_ATTN_OUT, layer, out);
+    uint64_t between = BIT(PL_HOOK_RESULT) | BIT(PL_HOOK_ATTN_OUT);
+    TRY(map_out(p, layer, between, out, residual, &z, &w->o));
+    if (out->data) TRY(pl_tap_results(p, layer, out, &z));
+    return show_out(p, layer, PL_ATTENTION, out);
 }
 
 /* The mlp without its norms. */
-static pl_status feed_forward(pl_pass *p, int layer, pl_tensor *result, const pl_tensor *x) {
+static pl_status feed_forward(pl_pass *p, int layer, pl_tensor *out, pl_tensor *residual,
+                              const pl_tensor *x) {
     const pl_config *config = &p->model->config;
     const pl_block_weights *w = &p->model->weights.blocks[layer];
     const pl_linear *maps[] = {config->gated ? &w->gate : &w->in, &w->in};
@@ -174,26 +196,27 @@ static pl_status feed_forward(pl_pass *p, int layer, pl_tensor *result, const pl
         TRY(pl_op_linear_activate(&p->call, &post, x, maps, n_maps, config->activation));
     }
     TRY(pl_tap(p, PL_HOOK_MLP_POST, layer, &post));
-    return pl_linear_maps(p, result, &post, (const pl_linear *[]){&w->out}, 1);
+    return map_out(p, layer, BIT(PL_HOOK_MLP_OUT), out, residual, &post, &w->out);
 }
 
-static pl_status mlp(pl_pass *p, int layer, pl_tensor *out, const pl_tensor *residual) {
-    pl_tensor in, x, result = {0};
+static pl_status mlp(pl_pass *p, int layer, pl_tensor *out, pl_tensor *residual) {
+    pl_tensor in, x;
+    *out = (pl_tensor){0};
     TRY(pl_tap_mlp_in(p, layer, &in, residual));
     TRY(norm_slot(p, layer, PL_MLP, PL_NORM_BEFORE, &x, &in));
     if (p->model->config.n_experts) {
-        TRY(pl_experts(p, layer, &result, &x));
+        TRY(pl_experts(p, layer, out, &x));
     } else {
-        TRY(feed_forward(p, layer, &result, &x));
+        TRY(feed_forward(p, layer, out, residual, &x));
     }
-    TRY(norm_slot(p, layer, PL_MLP, PL_NORM_AFTER_SUBLAYER, out, &result));
-    return pl_tap(p, PL_HOOK_MLP_OUT, layer, out);
+    return show_out(p, layer, PL_MLP, out);
 }
 
-/* residual = norm(residual + y), with the tap that stands after the addition. */
+/* residual = norm(residual + y), with the tap that stands after the addition; y without data was
+ * added already. */
 static pl_status add(pl_pass *p, int layer, pl_sublayer sublayer, pl_tensor *residual,
                      const pl_tensor *y) {
-    TRY(pl_op_add_rows_(&p->call, residual, y));
+    if (y->data) TRY(pl_op_add_rows_(&p->call, residual, y));
     TRY(pl_tap(p, sublayer == PL_ATTENTION ? PL_HOOK_RESID_MID : PL_HOOK_RESID_POST, layer,
                residual));
     return norm_slot(p, layer, sublayer, PL_NORM_AFTER_ADD, residual, residual);

@@ -46,6 +46,10 @@ pl_status pl_op_gain_(pl_call *c, pl_tensor *x, const pl_norm_weights *weights);
 pl_status pl_op_linear(pl_call *c, pl_tensor *outs, const pl_tensor *x,
                        const pl_linear *const *linears, int n_linears);
 
+/* y += x Wᵀ + b: pl_op_linear and pl_op_add_rows_ at once, tile by tile, the same bits. Not
+ * recorded. */
+pl_status pl_op_linear_add_(pl_call *c, pl_tensor *y, const pl_tensor *x, const pl_linear *linear);
+
 /* out = activation(x W0ᵀ + b0) or, with a second map of the same width, that times x W1ᵀ + b1:
  * pl_op_linear and pl_op_activate at once, tile by tile, the same bits. */
 pl_status pl_op_linear_activate(pl_call *c, pl_tensor *out, const pl_tensor *x,

@@ -34,6 +34,8 @@ typedef struct linear_job {
     size_t n_rows, n_in, tile_rows, tile_out, n_row_tiles;
     bool activated; /* what follows is done tile by tile, as pl_op_linear_activate says */
     pl_activation activation;
+    bool adds;     /* to what the output holds; meanwhile a tile is in */
+    float *sums;   /* [n_threads, tile_rows, tile_out] */
     float *panels; /* [n_threads, PANEL_ROWS, n_in] for widened weights, or [n_threads,
                       PL_FAST_OUT, n_pairs] words for fast ones */
 } linear_job;
@@ -48,17 +50,18 @@ int64_t pl_linear_n_in(const pl_linear *linear) {
 
 typedef struct tile {
     size_t row, n_rows, column, n_out;
+    float *out;
+    size_t out_stride;
 } tile;
 
 static void tile_plain(const linear_job *job, const linear_part *part, tile t) {
     const pl_kernels *k = job->c->kernels;
     const pl_tensor *w = &part->linear->w;
     const float *x = (const float *)job->x->data + t.row * (size_t)job->x->stride[0];
-    float *out = part->out + t.row * part->out_stride + t.column;
     size_t x_stride = (size_t)job->x->stride[0];
     if (part->linear->transposed) {
         const char *first = (const char *)w->data + t.column * pl_dtype_get(w->dtype)->block_bytes;
-        k->tile_transposed(w->dtype, out, part->out_stride, first, part->w_row_bytes, t.n_out, x,
+        k->tile_transposed(w->dtype, t.out, t.out_stride, first, part->w_row_bytes, t.n_out, x,
                            x_stride, t.n_rows, job->n_in);
         return;
     }
@@ -67,16 +70,15 @@ static void tile_plain(const linear_job *job, const linear_part *part, tile t) {
                 size_t) = w->dtype == PL_F32   ? k->tile_f32
                           : w->dtype == PL_F16 ? k->tile_f16
                                                : k->tile_bf16;
-    run(out, part->out_stride, first, part->w_row_bytes, t.n_out, x, x_stride, t.n_rows, job->n_in);
+    run(t.out, t.out_stride, first, part->w_row_bytes, t.n_out, x, x_stride, t.n_rows, job->n_in);
 }
 
 static void tile_rounded(const linear_job *job, const linear_part *part, tile t) {
     const pl_tensor *w = &part->linear->w;
     const char *x = (const char *)part->rounded + t.row * part->rounded_row_bytes;
     job->c->kernels->tile_quantised[w->dtype](
-        part->out + t.row * part->out_stride + t.column, part->out_stride,
-        (const char *)w->data + t.column * part->w_row_bytes, part->w_row_bytes, t.n_out, x,
-        part->rounded_row_bytes, t.n_rows, job->n_in);
+        t.out, t.out_stride, (const char *)w->data + t.column * part->w_row_bytes,
+        part->w_row_bytes, t.n_out, x, part->rounded_row_bytes, t.n_rows, job->n_in);
 }
 
 /* Quantised weights are widened panel by panel and multiplied as float32. */
@@ -91,9 +93,8 @@ static void tile_widened(const linear_job *job, const linear_part *part, tile t,
         for (size_t j = 0; j < n; j++, row += part->w_row_bytes) {
             k->to_f32[w->dtype](panel + j * job->n_in, row, job->n_in);
         }
-        k->tile_f32(part->out + t.row * part->out_stride + t.column + done, part->out_stride, panel,
-                    job->n_in * sizeof *panel, n, x, (size_t)job->x->stride[0], t.n_rows,
-                    job->n_in);
+        k->tile_f32(t.out + done, t.out_stride, panel, job->n_in * sizeof *panel, n, x,
+                    (size_t)job->x->stride[0], t.n_rows, job->n_in);
     }
 }
 
@@ -112,13 +113,16 @@ static void tile_fast(const linear_job *job, const linear_part *part, tile t, in
         size_t n = t.n_out - done < PL_FAST_OUT ? t.n_out - done : PL_FAST_OUT;
         const char *row = (const char *)w->data + (t.column + done) * part->w_row_bytes;
         job->c->fast->pack(panel, w->dtype, row, part->w_row_bytes, n, job->n_in);
-        job->c->fast->tile(part->out + t.row * part->out_stride + t.column + done, part->out_stride,
-                           panel, n, x, n_pairs, t.n_rows, job->n_in);
+        job->c->fast->tile(t.out + done, t.out_stride, panel, n, x, n_pairs, t.n_rows, job->n_in);
     }
 }
 
-/* x Wᵀ + b */
+/* x Wᵀ + b, written or added. */
 static void multiply_tile(const linear_job *job, const linear_part *part, tile t, int thread) {
+    const pl_kernels *k = job->c->kernels;
+    float *out = part->out + t.row * part->out_stride + t.column;
+    t.out = job->adds ? job->sums + (size_t)thread * job->tile_rows * job->tile_out : out;
+    t.out_stride = job->adds ? job->tile_out : part->out_stride;
     const float *bias = part->linear->b.data;
     for (size_t j = 0; bias && j < t.n_out; j += 16) __builtin_prefetch(bias + t.column + j);
     if (part->fast) {
@@ -130,9 +134,9 @@ static void multiply_tile(const linear_job *job, const linear_part *part, tile t
     } else {
         tile_plain(job, part, t);
     }
-    for (size_t r = 0; bias && r < t.n_rows; r++) {
-        float *out = part->out + (t.row + r) * part->out_stride + t.column;
-        job->c->kernels->add(out, out, bias + t.column, t.n_out);
+    for (size_t r = 0; r < t.n_rows; r++, t.out += t.out_stride, out += part->out_stride) {
+        if (bias) k->add(t.out, t.out, bias + t.column, t.n_out);
+        if (job->adds) k->add(out, out, t.out, t.n_out);
     }
 }
 
@@ -294,6 +298,15 @@ static size_t choose_tile_out(int n_threads, size_t n_rows, size_t n_out, bool t
     return tile_out < TASK_OUT ? TASK_OUT : tile_out > 1024 ? 1024 : tile_out;
 }
 
+/* n floats for every thread; none, nothing. */
+static pl_status make_scratch(pl_call *c, float **scratch, int64_t n) {
+    if (n == 0) return PL_OK;
+    pl_tensor rows;
+    pl_status status = pl_call_tensor(c, &rows, PL_F32, 2, (int64_t[]){c->n_threads, n});
+    if (status == PL_OK) *scratch = rows.data;
+    return status;
+}
+
 static pl_status run_linear(linear_job *job, pl_call *c, pl_tensor *outs, const pl_tensor *x,
                             const pl_linear *const *linears, int n_linears) {
     job->c = c, job->x = x;
@@ -318,14 +331,11 @@ static pl_status run_linear(linear_job *job, pl_call *c, pl_tensor *outs, const 
         pl_status status = prepare_part(c, job, linears[i], &outs[i], &n_tasks);
         if (status != PL_OK) return status;
     }
-    if (widened || fast) {
-        int64_t panel_rows = fast ? PL_FAST_OUT : PANEL_ROWS;
-        pl_tensor panels;
-        pl_status status = pl_call_tensor(
-            c, &panels, PL_F32, 2, (int64_t[]){c->n_threads * panel_rows, (int64_t)job->n_in + 1});
-        if (status != PL_OK) return status;
-        job->panels = panels.data;
-    }
+    int64_t panel_rows = fast ? PL_FAST_OUT : widened ? PANEL_ROWS : 0;
+    size_t n_sums = job->adds ? job->tile_rows * job->tile_out : 0;
+    pl_status status = make_scratch(c, &job->panels, panel_rows * ((int64_t)job->n_in + 1));
+    if (status == PL_OK) status = make_scratch(c, &job->sums, (int64_t)n_sums);
+    if (status != PL_OK) return status;
     if (job->activated) n_tasks /= (size_t)n_linears; /* a task takes the tile of every map */
     pl_parallel(n_threads, n_tasks, run_tile, job);
     return PL_OK;
@@ -353,4 +363,10 @@ pl_status pl_op_linear_activate(pl_call *c, pl_tensor *out, const pl_tensor *x,
     pl_status status = run_linear(&job, c, outs, x, linears, n_linears);
     *out = outs[0];
     return status;
+}
+
+pl_status pl_op_linear_add_(pl_call *c, pl_tensor *y, const pl_tensor *x, const pl_linear *linear) {
+    linear_job job = {.adds = true};
+    if (!y->data) return pl_fail(&c->err, PL_ERR_SHAPE, "linear: nothing to add to");
+    return run_linear(&job, c, y, x, &linear, 1);
 }
