@@ -133,7 +133,25 @@ static inline float lanes_sum(lanes a) {
 }
 /* out[i] = lanes_sum(a[i]) */
 static inline void lanes_sums(float out[16], const lanes a[16]) {
-    for (int i = 0; i < 16; i++) out[i] = lanes_sum(a[i]);
+    __m256 two[2]; /* of a[i] to a[i + 3] and a[i + 8] to a[i + 11] in either half */
+    for (int i = 0; i < 2; i++) {
+        __m256 pair[4];
+        for (int j = 0; j < 4; j++) { /* four sums of a[b] and four of a[b + 8] */
+            int b = 4 * i + j;
+            __m256 low = _mm256_add_ps(a[b].lo, a[b].hi);
+            __m256 high = _mm256_add_ps(a[b + 8].lo, a[b + 8].hi);
+            pair[j] = _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20),
+                                    _mm256_permute2f128_ps(low, high, 0x31));
+        }
+        for (int j = 0; j < 4; j += 2) { /* two of each of four */
+            pair[j] = _mm256_add_ps(_mm256_shuffle_ps(pair[j], pair[j + 1], 0x44),
+                                    _mm256_shuffle_ps(pair[j], pair[j + 1], 0xee));
+        }
+        two[i] = _mm256_add_ps(_mm256_shuffle_ps(pair[0], pair[2], 0x88),
+                               _mm256_shuffle_ps(pair[0], pair[2], 0xdd));
+    }
+    _mm256_storeu_ps(out, _mm256_permute2f128_ps(two[0], two[1], 0x20));
+    _mm256_storeu_ps(out + 8, _mm256_permute2f128_ps(two[0], two[1], 0x31));
 }
 static inline float lanes_max_of(lanes a) {
     __m256 eight = _mm256_max_ps(a.lo, a.hi);
