@@ -168,7 +168,8 @@ typedef struct packed_stretch {
 ALWAYS_INLINE size_t multiply_rows_of(int R, const packed_stretch *s, const packed_panel *panel,
                                       size_t row, size_t n_rows) {
     for (; row + (size_t)R <= n_rows; row += (size_t)R) {
-        lanes *sums = s->sums + row * 16 * PACKED_J;
+        size_t place = s->first && s->last ? 0 : row; /* sums that need not wait */
+        lanes *sums = s->sums + place * 16 * PACKED_J;
         add_stretch(R, s->first, sums, panel, s->x + row * s->x_stride, s->x_stride, s->n);
         if (!s->last) continue;
         add_chains_up(R, s->out + row * s->out_stride, s->out_stride, sums, s->n_columns);

@@ -59,24 +59,48 @@ ALWAYS_INLINE __m256 rows_q8_0(__m256 sum, const uint8_t *block, size_t stride, 
     return finish_block32(0, false, d, d, whole_sums(halves), sum, x);
 }
 
-/* Two blocks at a time, one in either half. */
-ALWAYS_INLINE __m256 rows_nibbles32(size_t block_bytes, int offset, bool has_min, __m256 sum,
-                                    const uint8_t *block, size_t stride, const char *x) {
+/* The same four bytes in all of the lower half, and others in the upper. */
+ALWAYS_INLINE __m256i four_bytes_pair(const uint8_t *low, const uint8_t *high) {
+    int32_t words[2];
+    memcpy(&words[0], low, sizeof *words);
+    memcpy(&words[1], high, sizeof *words);
+    return _mm256_set_m128i(_mm_set1_epi32(words[1]), _mm_set1_epi32(words[0]));
+}
+
+/* 16 in byte i of either half where bit `first` + i of its words is set; first 0 or 16. */
+ALWAYS_INLINE __m256i fifth_bits_at(__m256i words, int first) {
+    const __m256i bit = _mm256_set1_epi64x((int64_t)0x8040201008040201u);
+    const __m256i lane = _mm256_setr_epi64x(0, 0x0101010101010101, 0, 0x0101010101010101);
+    __m256i at = _mm256_add_epi8(lane, _mm256_set1_epi8((char)(first / 8)));
+    __m256i set = _mm256_and_si256(_mm256_shuffle_epi8(words, at), bit);
+    return _mm256_and_si256(_mm256_cmpeq_epi8(set, bit), _mm256_set1_epi8(16));
+}
+
+/* Blocks that end in fifth bits, if they have any, and nibbles: two at a time, one in either half.
+ */
+ALWAYS_INLINE __m256 rows_nibbles32(size_t block_bytes, bool fifth_bits, int offset, bool has_min,
+                                    __m256 sum, const uint8_t *block, size_t stride,
+                                    const char *x) {
     const char *q = x + offsetof(pl_activations32, q), *next = q + sizeof(pl_activations32);
     const __m256i low = load16_pair(q, next), high = load16_pair(q + 16, next + 16);
     const __m256i one = _mm256_set1_epi16(1);
-    size_t head = block_bytes - 16;
     __m256i halves[2];
 #pragma GCC unroll 2
     for (size_t k = 0; k < 2; k++) {
         __m256i part[4];
 #pragma GCC unroll 4
         for (size_t i = 0; i < 4; i++) {
-            const uint8_t *row = block + (4 * k + i) * stride + head;
+            const uint8_t *row = block + (4 * k + i) * stride + block_bytes - 16;
             __m256i w = load16_pair(row, row + block_bytes);
-            part[i] = _mm256_maddubs_epi16(bits_down(w, 0, 15), low);
-            w = _mm256_maddubs_epi16(bits_down(w, 4, 15), high);
-            part[i] = _mm256_madd_epi16(_mm256_add_epi16(part[i], w), one);
+            __m256i first = bits_down(w, 0, 15), second = bits_down(w, 4, 15);
+            if (fifth_bits) {
+                __m256i words = four_bytes_pair(row - 4, row + block_bytes - 4);
+                first = _mm256_or_si256(first, fifth_bits_at(words, 0));
+                second = _mm256_or_si256(second, fifth_bits_at(words, 16));
+            }
+            first = _mm256_maddubs_epi16(first, low);
+            second = _mm256_maddubs_epi16(second, high);
+            part[i] = _mm256_madd_epi16(_mm256_add_epi16(first, second), one);
         }
         halves[k] = sum_halves(part);
     }
@@ -90,10 +114,16 @@ ALWAYS_INLINE __m256 rows_nibbles32(size_t block_bytes, int offset, bool has_min
     return sum;
 }
 ALWAYS_INLINE __m256 rows_q4_0(__m256 sum, const uint8_t *block, size_t stride, const char *x) {
-    return rows_nibbles32(18, 8, false, sum, block, stride, x);
+    return rows_nibbles32(18, false, 8, false, sum, block, stride, x);
 }
 ALWAYS_INLINE __m256 rows_q4_1(__m256 sum, const uint8_t *block, size_t stride, const char *x) {
-    return rows_nibbles32(20, 0, true, sum, block, stride, x);
+    return rows_nibbles32(20, false, 0, true, sum, block, stride, x);
+}
+ALWAYS_INLINE __m256 rows_q5_0(__m256 sum, const uint8_t *block, size_t stride, const char *x) {
+    return rows_nibbles32(22, true, 16, false, sum, block, stride, x);
+}
+ALWAYS_INLINE __m256 rows_q5_1(__m256 sum, const uint8_t *block, size_t stride, const char *x) {
+    return rows_nibbles32(24, true, 0, true, sum, block, stride, x);
 }
 
 /* -- q4_k and q5_k --------------------------------------------------------------------------- */

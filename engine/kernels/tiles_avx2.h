@@ -87,12 +87,12 @@ static void tile_q4_1(float *out, size_t out_stride, const void *w, size_t w_row
 }
 static void tile_q5_0(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
                       size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
-    const layout l = {load_q5_0, 22, 2, 16, false, false, 8, 4, NULL, 0};
+    const layout l = {load_q5_0, 22, 2, 16, false, false, 8, 4, rows_q5_0, 2};
     tile_panels(&l, out, out_stride, w, w_row_bytes, n_out, x, x_row_bytes, n_rows, n_in);
 }
 static void tile_q5_1(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
                       size_t n_out, const void *x, size_t x_row_bytes, size_t n_rows, size_t n_in) {
-    const layout l = {load_q5_1, 24, 2, 0, true, false, 8, 4, NULL, 0};
+    const layout l = {load_q5_1, 24, 2, 0, true, false, 8, 4, rows_q5_1, 2};
     tile_panels(&l, out, out_stride, w, w_row_bytes, n_out, x, x_row_bytes, n_rows, n_in);
 }
 static void tile_q8_0(float *out, size_t out_stride, const void *w, size_t w_row_bytes,
