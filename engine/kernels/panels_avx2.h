@@ -75,13 +75,34 @@ ALWAYS_INLINE __m256i panel_words(const uint8_t *rows, size_t stride) {
                              word[7]);
 }
 
-/* The half-precision number at the same place of each row's block. */
-ALWAYS_INLINE __m256 panel_halves(const uint8_t *rows, size_t stride) {
-    int16_t half[PANEL];
-#pragma GCC unroll 8
-    for (size_t r = 0; r < PANEL; r++) memcpy(&half[r], rows + r * stride, sizeof *half);
-    return _mm256_cvtph_ps(
-        _mm_setr_epi16(half[0], half[1], half[2], half[3], half[4], half[5], half[6], half[7]));
+typedef struct half_pair {
+    __m256 first, second;
+} half_pair;
+
+/* Of sixteen bytes at the same place of each row's block, the first two half-precision numbers or,
+ * if `last`, the last two. */
+ALWAYS_INLINE half_pair half_pair_of(bool last, const uint8_t *rows, size_t stride) {
+    __m128i two[4], four[2];
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++, rows += 2 * stride) {
+        __m128i even = _mm_loadu_si128((const void *)rows);
+        __m128i odd = _mm_loadu_si128((const void *)(rows + stride));
+        two[i] = last ? _mm_unpackhi_epi16(even, odd) : _mm_unpacklo_epi16(even, odd);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        four[i] = last ? _mm_unpackhi_epi32(two[2 * i], two[2 * i + 1])
+                       : _mm_unpacklo_epi32(two[2 * i], two[2 * i + 1]);
+    }
+    return (half_pair){_mm256_cvtph_ps(_mm_unpacklo_epi64(four[0], four[1])),
+                       _mm256_cvtph_ps(_mm_unpackhi_epi64(four[0], four[1]))};
+}
+/* The numbers a block begins with, and those it ends with at `end`. */
+ALWAYS_INLINE half_pair leading_halves(const uint8_t *rows, size_t stride) {
+    return half_pair_of(false, rows, stride);
+}
+ALWAYS_INLINE half_pair trailing_halves(const uint8_t *end, size_t stride) {
+    return half_pair_of(true, end - 16, stride);
 }
 
 ALWAYS_INLINE __m256 negative(__m256 x) {
@@ -108,7 +129,7 @@ ALWAYS_INLINE __m256i byte_pair(__m256i x, int a, int b) {
 /* -- blocks of 32 ---------------------------------------------------------------------------- */
 
 static void load_q8_0(panel *p, const uint8_t *block, size_t stride) {
-    p->d = panel_halves(block, stride);
+    p->d = leading_halves(block, stride).first;
     interleave32(p->q, block + 2, stride);
 }
 
@@ -138,23 +159,23 @@ ALWAYS_INLINE void add_fifth_bits32(panel *p, __m256i words) {
 }
 
 static void load_q4_0(panel *p, const uint8_t *block, size_t stride) {
-    p->d = panel_halves(block, stride);
+    p->d = leading_halves(block, stride).first;
     load_nibbles32(p, block + 2, stride);
 }
 /* An added m is a negative minimum. */
 static void load_q4_1(panel *p, const uint8_t *block, size_t stride) {
-    p->d = panel_halves(block, stride);
-    p->dmin = negative(panel_halves(block + 2, stride));
+    half_pair head = leading_halves(block, stride);
+    p->d = head.first, p->dmin = negative(head.second);
     load_nibbles32(p, block + 4, stride);
 }
 static void load_q5_0(panel *p, const uint8_t *block, size_t stride) {
-    p->d = panel_halves(block, stride);
+    p->d = leading_halves(block, stride).first;
     load_nibbles32(p, block + 6, stride);
     add_fifth_bits32(p, panel_words(block + 2, stride));
 }
 static void load_q5_1(panel *p, const uint8_t *block, size_t stride) {
-    p->d = panel_halves(block, stride);
-    p->dmin = negative(panel_halves(block + 2, stride));
+    half_pair head = leading_halves(block, stride);
+    p->d = head.first, p->dmin = negative(head.second);
     load_nibbles32(p, block + 8, stride);
     add_fifth_bits32(p, panel_words(block + 4, stride));
 }
@@ -165,8 +186,8 @@ static void load_q5_1(panel *p, const uint8_t *block, size_t stride) {
 ALWAYS_INLINE void load_head_k(panel *p, const uint8_t *block, size_t stride) {
     __m256i head[4], scales[2], mins[2];
     interleave16(head, block, stride);
-    p->d = panel_halves(block, stride);
-    p->dmin = panel_halves(block + 2, stride);
+    half_pair ends = leading_halves(block, stride);
+    p->d = ends.first, p->dmin = ends.second;
     scales[0] = bits_down(head[1], 0, 63);
     mins[0] = bits_down(head[2], 0, 63);
     scales[1] = _mm256_or_si256(bits_down(head[3], 0, 15), bits_down(head[1], 2, 48));
@@ -210,7 +231,7 @@ static void load_q5_k(panel *p, const uint8_t *block, size_t stride) {
 
 static void load_q6_k(panel *p, const uint8_t *block, size_t stride) {
     __m256i scales[4], pairs[8], nibbles[8];
-    p->d = panel_halves(block + 208, stride);
+    p->d = trailing_halves(block + 210, stride).second;
     interleave16(scales, block + 192, stride);
 #pragma GCC unroll 16
     for (int g = 0; g < 16; g++) p->scale[g] = byte_pair(scales[g / 4], g % 4, g % 4);
@@ -237,8 +258,8 @@ static void load_q6_k(panel *p, const uint8_t *block, size_t stride) {
 
 static void load_q2_k(panel *p, const uint8_t *block, size_t stride) {
     __m256i head[4], pairs[8];
-    p->d = panel_halves(block + 80, stride);
-    p->dmin = panel_halves(block + 82, stride);
+    half_pair tail = trailing_halves(block + 84, stride);
+    p->d = tail.first, p->dmin = tail.second;
     interleave16(head, block, stride);
 #pragma GCC unroll 16
     for (int g = 0; g < 16; g++) {
@@ -262,7 +283,7 @@ static void load_q2_k(panel *p, const uint8_t *block, size_t stride) {
 
 static void load_q3_k(panel *p, const uint8_t *block, size_t stride) {
     __m256i low[4], pairs[8], third[8], scales[4];
-    p->d = panel_halves(block + 108, stride);
+    p->d = trailing_halves(block + 110, stride).second;
     interleave16(low, block + 94, stride); /* 2 bytes of pairs, 12 of scales, d */
 #pragma GCC unroll 3
     for (int i = 0; i < 3; i++) {

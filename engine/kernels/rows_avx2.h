@@ -55,7 +55,7 @@ ALWAYS_INLINE __m256 rows_q8_0(__m256 sum, const uint8_t *block, size_t stride, 
         }
         halves[k] = sum_halves(part);
     }
-    __m256 d = panel_halves(block, stride);
+    __m256 d = leading_halves(block, stride).first;
     return finish_block32(0, false, d, d, whole_sums(halves), sum, x);
 }
 
@@ -107,9 +107,9 @@ ALWAYS_INLINE __m256 rows_nibbles32(size_t block_bytes, bool fifth_bits, int off
     __m256i product[2] = {low_sums(halves), high_sums(halves)};
 #pragma GCC unroll 2
     for (size_t i = 0; i < 2; i++, block += block_bytes, x += sizeof(pl_activations32)) {
-        __m256 d = panel_halves(block, stride);
-        __m256 dmin = has_min ? negative(panel_halves(block + 2, stride)) : d;
-        sum = finish_block32(offset, has_min, d, dmin, product[i], sum, x);
+        half_pair head = leading_halves(block, stride); /* d and m */
+        __m256 dmin = negative(head.second);
+        sum = finish_block32(offset, has_min, head.first, dmin, product[i], sum, x);
     }
     return sum;
 }
@@ -216,7 +216,7 @@ ALWAYS_INLINE __m256 rows_q6_k(__m256 sum, const uint8_t *block, size_t stride, 
     }
     float dx;
     memcpy(&dx, x, sizeof dx);
-    return add_product(sum, panel_halves(block + 208, stride), dx, whole_sums(halves));
+    return add_product(sum, trailing_halves(block + 210, stride).second, dx, whole_sums(halves));
 }
 
 #endif
