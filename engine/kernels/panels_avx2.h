@@ -325,11 +325,12 @@ ALWAYS_INLINE __m256i four_bytes(const char *p) {
     return _mm256_set1_epi32(four);
 }
 
-/* Keeps a sum in its register. Integer additions have no order of their own, and the compiler would
- * first compute all terms of an unrolled loop, which do not fit in the registers. */
-ALWAYS_INLINE __m256i in_order(__m256i sum) {
-    __asm__("" : "+x"(sum));
-    return sum;
+/* Keeps a number in its register: integer additions have no order of their own, so that the
+ * compiler would first compute all terms of an unrolled sum, which do not fit; and it would load a
+ * number anew for each use. */
+ALWAYS_INLINE __m256i in_register(__m256i x) {
+    __asm__("" : "+x"(x));
+    return x;
 }
 
 /* product[r] = sum over the block of scale * q * x, of R rows of activations at x. */
@@ -346,14 +347,14 @@ ALWAYS_INLINE void multiply_bytes(const layout *l, const panel *p, int R, __m256
                 __m256i four = four_bytes(x + (size_t)r * x_row_bytes + 4 * (size_t)j);
                 if (l->is_signed) four = _mm256_sign_epi8(four, q);
                 four = _mm256_maddubs_epi16(size, four);
-                pairs[r] = j == i ? four : in_order(_mm256_add_epi16(pairs[r], four));
+                pairs[r] = j == i ? four : in_register(_mm256_add_epi16(pairs[r], four));
             }
         }
         __m256i scale = l->n_groups == 2 ? _mm256_set1_epi16(1) : p->scale[i / l->run];
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             __m256i scaled = _mm256_madd_epi16(pairs[r], scale);
-            product[r] = in_order(_mm256_add_epi32(product[r], scaled));
+            product[r] = in_register(_mm256_add_epi32(product[r], scaled));
         }
     }
 }

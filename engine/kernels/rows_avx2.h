@@ -49,7 +49,7 @@ ALWAYS_INLINE __m256 rows_q8_0(__m256 sum, const uint8_t *block, size_t stride, 
         __m256i part[4];
 #pragma GCC unroll 4
         for (size_t i = 0; i < 4; i++) {
-            __m256i w = in_order(load32(block + (4 * k + i) * stride + 2));
+            __m256i w = in_register(load32(block + (4 * k + i) * stride + 2));
             part[i] = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w));
             part[i] = _mm256_madd_epi16(part[i], one);
         }
@@ -157,7 +157,7 @@ ALWAYS_INLINE __m256 rows_k(bool fifth_bits, __m256 sum, const uint8_t *block, s
                 high = _mm256_maddubs_epi16(high, load32(q + 64 * j + 32));
                 low = _mm256_madd_epi16(low, four_bytes(scale + 64 * j));
                 high = _mm256_madd_epi16(high, four_bytes(scale + 64 * j + 32));
-                part[i] = in_order(_mm256_add_epi32(part[i], _mm256_add_epi32(low, high)));
+                part[i] = in_register(_mm256_add_epi32(part[i], _mm256_add_epi32(low, high)));
             }
         }
         halves[k] = sum_halves(part);
@@ -208,7 +208,7 @@ ALWAYS_INLINE __m256 rows_q6_k(__m256 sum, const uint8_t *block, size_t stride, 
                     __m256i at = _mm256_set1_epi16((short)(2 * run | (2 * run + 1) << 8));
                     w = _mm256_maddubs_epi16(_mm256_or_si256(w, ups[j]), load32(q + 32 * run));
                     w = _mm256_madd_epi16(w, _mm256_shuffle_epi8(scales, at));
-                    part[i] = in_order(_mm256_add_epi32(part[i], w));
+                    part[i] = in_register(_mm256_add_epi32(part[i], w));
                 }
             }
         }
