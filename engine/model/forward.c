@@ -2,6 +2,8 @@
  *
  * A description (config.h) says which parts there are; an absent part is the identity. What a hook
  * may see stands between the operations as a tap. */
+#include <string.h>
+
 #include "pass.h"
 
 enum { OUTSIDE = -1 };
@@ -222,6 +224,29 @@ static pl_status add(pl_pass *p, int layer, pl_sublayer sublayer, pl_tensor *res
     return norm_slot(p, layer, sublayer, PL_NORM_AFTER_ADD, residual, residual);
 }
 
+static void leave_other_rows(pl_pass *p) {
+    p->spans = p->logit_spans;
+    p->n_spans = p->n_logit_spans;
+    p->n_rows = p->n_logit_rows;
+}
+
+/* After the last attention only the rows that need logits go on, unless somebody looks at others:
+ * the residual stream is cut down to them. */
+static pl_status cut_rows(pl_pass *p, int layer, pl_tensor *residual) {
+    if (layer + 1 < p->model->config.n_layers || p->keeps_rows ||
+        pl_stands(p, ~(uint64_t)0, layer)) {
+        return PL_OK;
+    }
+    char *rows = residual->data;
+    size_t row_bytes = (size_t)residual->stride[0] * sizeof(float);
+    for (int64_t i = 0; i < p->n_logit_rows; i++) {
+        memmove(rows + (size_t)i * row_bytes, rows + (size_t)p->logit_rows[i] * row_bytes,
+                row_bytes);
+    }
+    leave_other_rows(p);
+    return pl_tensor_narrow(residual, 0, 0, p->n_rows, &p->call.err);
+}
+
 static pl_status block(pl_pass *p, int layer, pl_tensor *residual) {
     pl_tensor attn_out, mlp_out;
     TRY(pl_tap(p, PL_HOOK_RESID_PRE, layer, residual));
@@ -231,6 +256,8 @@ static pl_status block(pl_pass *p, int layer, pl_tensor *residual) {
         TRY(pl_op_add_rows_(&p->call, residual, &attn_out));
     } else {
         TRY(add(p, layer, PL_ATTENTION, residual, &attn_out));
+        TRY(cut_rows(p, layer, residual));
+        if (p->n_rows == 0) return PL_OK;
         TRY(mlp(p, layer, &mlp_out, residual));
     }
     return add(p, layer, PL_MLP, residual, &mlp_out);
@@ -294,11 +321,11 @@ pl_status pl_forward_blocks(pl_pass *p, int64_t from_layer, int64_t to_layer, pl
 
 pl_status pl_unembed(pl_pass *p, pl_tensor *logits, const pl_tensor *residual) {
     const pl_weights *w = &p->model->weights;
-    pl_tensor x;
-    TRY(pl_op_take_rows(&p->call, &x, residual, p->logit_rows, p->n_logit_rows));
-    p->spans = p->logit_spans;
-    p->n_spans = p->n_logit_spans;
-    p->n_rows = p->n_logit_rows;
+    pl_tensor x = *residual;
+    if (p->spans != p->logit_spans) {
+        TRY(pl_op_take_rows(&p->call, &x, residual, p->logit_rows, p->n_logit_rows));
+        leave_other_rows(p);
+    }
     if (p->model->config.unembed_dense) {
         pl_tensor hidden = {0};
         TRY(pl_linear_maps(p, &hidden, &x, (const pl_linear *[]){&w->unembed_dense}, 1));

@@ -40,6 +40,7 @@ typedef struct pl_pass {
     pl_hooks *hooks;
     bool check_finite; /* every point, listened to or not */
     bool adapted;      /* a sequence wears an adapter */
+    bool keeps_rows;   /* somebody takes every row's residual stream, not only its logits */
     bool recompute; /* under a record: keep one residual stream of several layers (recompute.c) */
     const pl_span *spans;
     int64_t n_spans, n_rows;
@@ -66,8 +67,8 @@ pl_status pl_forward_recomputed(pl_pass *p, int64_t from_layer, int64_t to_layer
 pl_status pl_position(pl_pass *p);
 
 /* What comes before the layers, and after: residual is made; logits [n_logit_rows, d_vocab] are
- * written where logits->data says, or made. Only rows that need logits pass the unembedding, and
- * from there on they are the rows of the pass. */
+ * written where logits->data says, or made. Only rows that need logits pass the last mlp, where
+ * nobody looks at the others, and the unembedding; from there on they are the rows of the pass. */
 pl_status pl_embed(pl_pass *p, pl_tensor *residual);
 pl_status pl_unembed(pl_pass *p, pl_tensor *logits, const pl_tensor *residual);
 

@@ -384,6 +384,13 @@ static void copy_residual(const chunk *c, pl_tensor *residual, bool in) {
     }
 }
 
+static bool asks_for_rows(const work *w) {
+    for (size_t i = 0; w->partials && i < w->n_items; i++) {
+        if (w->partials[i].out) return true;
+    }
+    return false;
+}
+
 /* What enters the first layer: the embedding, or what the caller gives for all or some items. */
 static pl_status enter(chunk *c, pl_tensor *residual) {
     pl_pass *p = &c->pass;
@@ -409,6 +416,7 @@ static pl_status chunk_run(chunk *c) {
     p->positions = c->positions;
     p->types = c->types;
     p->logit_rows = c->logit_rows;
+    p->keeps_rows = asks_for_rows(c->work);
     int64_t n_rows = p->n_rows;
     pl_status status = enter(c, &residual);
     if (status == PL_OK) status = pl_forward(p, layers.from, layers.to, &residual);

@@ -325,7 +325,8 @@ static pl_status run_linear(linear_job *job, pl_call *c, pl_tensor *outs, const 
     int n_threads = pl_call_threads(c, job->n_rows * job->n_in * n_out);
     size_t tiled = job->activated ? n_out / (size_t)n_linears : n_out;
     job->tile_out = choose_tile_out(n_threads, job->n_rows, tiled, linears[0]->transposed);
-    job->tile_rows = choose_tile_rows(job, linears, n_linears);
+    size_t most_rows = choose_tile_rows(job, linears, n_linears);
+    job->tile_rows = job->n_rows > 0 && job->n_rows < most_rows ? job->n_rows : most_rows;
     job->n_row_tiles = (job->n_rows + job->tile_rows - 1) / job->tile_rows;
     for (int i = 0; i < n_linears; i++) {
         pl_status status = prepare_part(c, job, linears[i], &outs[i], &n_tasks);

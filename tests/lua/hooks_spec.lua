@@ -32,6 +32,22 @@ describe("a hook", function()
     for _, hook in ipairs(list) do assert.are.equal(1, hook.fired) end
   end)
 
+  it("on the last layer sees every row, which else only those with logits pass", function()
+    local seq = model:sequence()
+    local unseen = seq:extend(ids)
+    local rows
+    local watch <close> = model:hook("blocks.1.hook_mlp_out", function(out)
+      rows = out.shape[1]
+    end, { read = true })
+    assert.is_true(tiny.same(model:sequence():extend(ids), unseen))
+    assert.are.equal(#ids, rows)
+    watch:remove()
+    assert.is_true(tiny.same(model:forward(ids){ pos = -1 }, unseen))
+    local later = model:sequence() -- without logits, then with
+    later:extend({ table.unpack(ids, 1, 3) }, { logits = "none" })
+    assert.is_true(tiny.same(later:extend({ ids[4] }), unseen))
+  end)
+
   it("edits in place, or gives a replacement", function()
     local before = model:forward(ids)
     local h = model:hook("resid_post", function(act) act:mul_(0) end, { layer = 0 })
