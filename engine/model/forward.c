@@ -224,6 +224,7 @@ static pl_status add(pl_pass *p, int layer, pl_sublayer sublayer, pl_tensor *res
     return norm_slot(p, layer, sublayer, PL_NORM_AFTER_ADD, residual, residual);
 }
 
+/* From here on the rows that need logits are the rows of the pass. */
 static void leave_other_rows(pl_pass *p) {
     p->spans = p->logit_spans;
     p->n_spans = p->n_logit_spans;
@@ -231,7 +232,7 @@ static void leave_other_rows(pl_pass *p) {
 }
 
 /* After the last attention only the rows that need logits go on, unless somebody looks at others:
- * the residual stream is cut down to them. */
+ * the residual stream is cut down to them, in place, for it outlives what a block allocates. */
 static pl_status cut_rows(pl_pass *p, int layer, pl_tensor *residual) {
     if (layer + 1 < p->model->config.n_layers || p->keeps_rows ||
         pl_stands(p, ~(uint64_t)0, layer)) {

@@ -55,7 +55,7 @@ typedef struct pl_pass {
 } pl_pass;
 
 /* Runs the layers from_layer <= l < to_layer over the residual stream [n_rows, d_model], in place.
- */
+ * Past the model's last layer it may have been cut down to the rows that need logits. */
 pl_status pl_forward(pl_pass *p, int64_t from_layer, int64_t to_layer, pl_tensor *residual);
 
 /* The layers one by one, and in groups that are worked out again on the way back. */

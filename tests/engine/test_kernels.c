@@ -197,9 +197,26 @@ static void check_wide(const pl_kernels *plain, const pl_kernels *k) {
     assert_same(got, ref, (size_t)2 * N_OUT, "wide transposed tile", N_OUT);
 }
 
+/* Products that round to -0, whose sum is -0 only where no lane was padded with zeros. */
+static void check_vanishing_products(const pl_kernels *plain, const pl_kernels *k) {
+    enum { N = 17 };
+    static float w[COLUMNS * N], x[MANY_ROWS * N], got[MANY_ROWS * COLUMNS], ref[COLUMNS];
+    for (size_t i = 0; i < COLUMNS * N; i++) w[i] = 1e-30f;
+    for (size_t i = 0; i < MANY_ROWS * N; i++) x[i] = -1e-30f;
+    for (size_t n = N - 1; n <= N; n++) {
+        plain->tile_f32(ref, COLUMNS, w, n * sizeof *w, COLUMNS, x, n, 1, n);
+        assert_true(ref[0] == 0 && !signbit(ref[0]) == (n == N));
+        k->tile_f32(got, COLUMNS, w, n * sizeof *w, COLUMNS, x, n, MANY_ROWS, n);
+        for (size_t r = 0; r < MANY_ROWS; r++) {
+            assert_same(got + r * COLUMNS, ref, COLUMNS, "vanishing products", n);
+        }
+    }
+}
+
 static void test_tiles_sum_in_one_order(void **state) {
     (void)state;
     for_each_isa(check_tiles);
+    for_each_isa(check_vanishing_products);
     for_each_isa(check_wide);
 }
 

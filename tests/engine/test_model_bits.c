@@ -330,6 +330,14 @@ static void test_several_sequences_are_one_pass_over_the_weights(void **state) {
     }
     bytes -= (uint64_t)pl_tensor_count(&model->weights.embed) * 2;
     assert_int_equal(one.weight_bytes - before.weight_bytes, bytes);
+    /* Without logits nothing is read after the last attention. */
+    must_extend(seqs[0], tokens, 3, PL_LOGITS_NONE, NULL);
+    pl_session_counters none = pl_session_get_counters(session);
+    const pl_block_weights *last = &model->weights.blocks[model->config.n_layers - 1];
+    const pl_tensor *skipped[] = {&last->gate.w, &last->in.w, &last->out.w,
+                                  &model->weights.unembed.w};
+    for (int i = 0; i < 4; i++) bytes -= (uint64_t)pl_tensor_count(skipped[i]) * 2;
+    assert_int_equal(none.weight_bytes - five.weight_bytes, bytes);
     for (int i = 0; i < 5; i++) pl_sequence_free(seqs[i]);
     pl_session_free(session);
     pl_model_free(model);
